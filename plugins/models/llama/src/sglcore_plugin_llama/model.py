@@ -1,0 +1,108 @@
+"""Llama: pre-norm blocks of rotary grouped-query attention and a gated MLP (Touvron et al., arXiv:2307.09288)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from sglcore.contracts.models import BuildContext, ForwardInputs, KVGroup
+from sglcore.errors import ConfigError
+from sglcore.layers.attention import Attention
+from sglcore.layers.embedding import LMHead, VocabEmbedding
+from sglcore.layers.linear import RowParallelLinear, qkv_linear
+from sglcore.layers.loading import Slot, load, load_dummy
+from sglcore.layers.mlp import GatedMLP
+from sglcore.layers.norm import RMSNorm
+from sglcore.layers.rope import RotaryEmbedding
+from sglcore_plugin_llama.shape import LlamaShape
+
+
+class LlamaLayer:
+    """One block; x and the residual stream are kept apart so that each add fuses with the norm behind it."""
+
+    def __init__(self, ctx: BuildContext, shape: LlamaShape, index: int) -> None:
+        hidden, heads, kv_heads, dim = shape.hidden, shape.heads, shape.kv_heads, shape.head_dim
+        self.prefix = f"model.layers.{index}."
+        self.input_norm = RMSNorm(ctx, hidden, shape.eps)
+        self.qkv = qkv_linear(ctx, hidden, heads, kv_heads, dim, bias=shape.attention_bias)
+        self.rope = ctx.ops.rope
+        self.attention = Attention(ctx, index, scale=dim**-0.5, window=shape.window)
+        self.out = RowParallelLinear(ctx, heads * dim, hidden, "o_proj", bias=shape.attention_bias)
+        self.post_norm = RMSNorm(ctx, hidden, shape.eps)
+        self.mlp = GatedMLP(ctx, hidden, shape.intermediate, bias=shape.mlp_bias)
+        self.head_dim = dim
+        self.split = [size // dim for size in self.qkv.sizes]  # query, key and value heads of this rank
+
+    def __call__(
+        self, x: torch.Tensor, residual: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], inputs: ForwardInputs
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """x normed, residual, both [tokens, hidden] -> what to add to the residual, and the residual."""
+        tokens = x.shape[0]
+        q, k, v = self.qkv(x).view(tokens, -1, self.head_dim).split(self.split, 1)  # [tokens, heads, dim] each
+        q, k = self.rope(q, k, *rotary)
+        x = self.out(self.attention(q, k, v, inputs).view(tokens, -1))
+        x, residual = self.post_norm.add(x, residual)
+        return self.mlp(x), residual
+
+    def slots(self) -> dict[str, Slot]:
+        """All checkpoint tensors of the block."""
+        return {
+            **self.input_norm.slots(f"{self.prefix}input_layernorm"),
+            **self.qkv.slots(f"{self.prefix}self_attn."),
+            **self.out.slots(f"{self.prefix}self_attn."),
+            **self.post_norm.slots(f"{self.prefix}post_attention_layernorm"),
+            **self.mlp.slots(f"{self.prefix}mlp."),
+        }
+
+
+class LlamaForCausalLM:
+    """Implements `contracts.Model`."""
+
+    def __init__(self, ctx: BuildContext) -> None:
+        self.shape = shape = LlamaShape.read(ctx.config)
+        self.vocab_size = shape.vocab
+        self.embed = VocabEmbedding(ctx, shape.vocab, shape.hidden)
+        self.rotary = RotaryEmbedding(ctx, shape.head_dim)
+        self.layers = [LlamaLayer(ctx, shape, index) for index in range(shape.layers)]
+        self.norm = RMSNorm(ctx, shape.hidden, shape.eps)
+        self.head = LMHead(ctx, shape.vocab, shape.hidden, tied_to=self.embed if shape.tied else None)
+        if not self.layers:
+            raise ConfigError("config.json gives num_hidden_layers = 0.", remedy="Correct it to the model's depth.")
+
+    def kv_groups(self) -> tuple[KVGroup, ...]:
+        """One group: every layer keeps all positions, also under a sliding window."""
+        layer = self.layers[0]
+        return (
+            KVGroup(layers=tuple(range(len(self.layers))), kv_heads=layer.split[1], head_dim=self.shape.head_dim),
+        )
+
+    def load(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Consume the checkpoint once. Raises ConfigError naming missing or unknown tensors."""
+        ignore = (r".*\.rotary_emb\.inv_freq",) + ((r"lm_head\.weight",) if self.shape.tied else ())
+        load(tensors, self.slots(), ignore=ignore)
+
+    def load_dummy(self, seed: int) -> None:
+        """Small seeded random weights."""
+        load_dummy(self.slots(), seed)
+
+    def forward(self, inputs: ForwardInputs) -> torch.Tensor:
+        """-> logits float32 [samples, vocab]."""
+        residual = self.embed(inputs.ids)
+        rotary = self.rotary(inputs)
+        x = self.layers[0].input_norm(residual)
+        following = [layer.input_norm for layer in self.layers[1:]]
+        for layer, norm in zip(self.layers, [*following, None], strict=True):
+            x, residual = layer(x, residual, rotary, inputs)
+            if norm is not None:
+                x, residual = norm.add(x, residual)
+        if inputs.sample_index is not None:
+            x, residual = x.index_select(0, inputs.sample_index), residual.index_select(0, inputs.sample_index)
+        return self.head(self.norm.add(x, residual)[0])
+
+    def slots(self) -> dict[str, Slot]:
+        """The checkpoint's tensors and where they go."""
+        table = self.embed.slots("model.embed_tokens")
+        for layer in self.layers:
+            table |= layer.slots()
+        return table | self.norm.slots("model.norm") | self.head.slots("lm_head")

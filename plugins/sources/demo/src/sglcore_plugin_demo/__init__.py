@@ -1,0 +1,1 @@
+"""The model called `demo`: a small chat model that pip installs."""

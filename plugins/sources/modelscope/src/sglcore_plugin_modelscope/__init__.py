@@ -1,0 +1,1 @@
+"""ModelScope as a source of models for sglcore."""

@@ -1,0 +1,1 @@
+"""The reference plugins. They enter through the same entry points as anyone's."""

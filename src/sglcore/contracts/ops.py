@@ -1,0 +1,60 @@
+"""Ops: the table of kernels handed to the layers, resolved from the platform at build time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+
+class LinearOp(Protocol):
+    """A linear map whose weight is already in the layout its platform likes best."""
+
+    out_features: int
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """x [tokens, in] contiguous, compute dtype -> [tokens, out], a new tensor."""
+        ...
+
+
+class Ops(Protocol):
+    """The kernels a model is built from; each has a torch reference in `sglcore.layers.reference`.
+
+    All take and return tensors of the compute dtype on the platform's device, contiguous in the
+    last dimension. None keeps a reference to its inputs.
+    """
+
+    graph_safe: bool
+    batch_invariant: bool
+
+    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> LinearOp:
+        """Prepare weight [out, in] (and bias [out]); takes ownership, may repack and drop it. At load only."""
+        ...
+
+    def embedding(self, ids: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        """ids int64 [tokens], table [vocab, hidden] -> [tokens, hidden]."""
+        ...
+
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        """Root-mean-square norm over the last dimension, statistics in float32 -> like x."""
+        ...
+
+    def add_rms_norm(
+        self, x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(norm(x + residual), x + residual); may write the sum into `residual` in place."""
+        ...
+
+    def silu_mul(self, gate_up: torch.Tensor) -> torch.Tensor:
+        """gate_up [tokens, 2 * n] -> silu(first half) * second half, [tokens, n]."""
+        ...
+
+    def rope(
+        self, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rotate halves (Neox layout). q [tokens, heads, dim], k [tokens, kv_heads, dim].
+
+        cos, sin float32 [tokens, rotary_dim / 2], gathered once per step. Dimensions past rotary_dim pass through.
+        """
+        ...

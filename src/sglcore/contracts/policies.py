@@ -1,0 +1,34 @@
+"""Queue policies: in which order waiting branches are considered for admission."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sglcore.contracts.spec import Spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySpec(Spec):
+    """A policy; `factory` is a class without arguments."""
+
+
+class Waiting(Protocol):
+    """What a policy may know of a waiting branch."""
+
+    queued_at: float  # monotonic seconds
+
+    @property
+    def rid(self) -> str: ...
+
+
+class Policy(Protocol):
+    """Orders the queue. Called once per plan in which a seat is free, in the engine process, no torch."""
+
+    def order(self, waiting: Sequence[Waiting], matched: Callable[[Waiting], int]) -> Sequence[Waiting]:
+        """The same branches, first to be admitted first.
+
+        `matched(branch)` is the number of its tokens in the prefix cache now (a tree walk: call it sparingly).
+        """
+        ...

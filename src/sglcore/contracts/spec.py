@@ -1,0 +1,29 @@
+"""Spec: what an entry point points at. A few declared facts and the address of the code."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """Base of every family's Spec; lives in a module that imports no torch.
+
+    name: the registered name; equals the entry point's name.
+    factory: `package.module:attribute` of the class or function that does the work. Imported only
+        when this Spec is chosen, in the process that needs it.
+    summary: one line for `sglcore plugins list`.
+    replaces: registered names this one stands in for when both could serve.
+    """
+
+    name: str
+    factory: str
+    summary: str = ""
+    replaces: tuple[str, ...] = ()
+
+    def load(self) -> Any:
+        """Import the factory's module and return the attribute; ImportError and AttributeError pass through."""
+        module, _, attribute = self.factory.partition(":")
+        return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,239 @@
+"""Build an engine from a config: platform, checkpoint, model, pool, runner, scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sglcore.config import EngineConfig
+from sglcore.contracts.models import BuildContext, KVGroup, Model
+from sglcore.contracts.platforms import Platform, PlatformSpec
+from sglcore.contracts.weights import Checkpoint
+from sglcore.engine.choose import Decisions, check_attention, choose_attention, choose_model, choose_platform
+from sglcore.engine.engine import Engine
+from sglcore.engine.model_files import context_length, eos_token_ids, model_config, open_checkpoint
+from sglcore.engine.phases import Phases
+from sglcore.errors import ConfigError
+from sglcore.memory.ledger import GroupPages, KVLedger
+from sglcore.memory.rows import RowTable
+from sglcore.plugins import Plugins
+from sglcore.request import GenerateRequest, SamplingParams, pack_ids
+from sglcore.scheduler import Limits, Scheduler
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = {"half": "float16", "float": "float32"}
+# Share of the memory free after loading that the KV pool takes when no flag says otherwise.
+POOL_SHARE = 0.5
+
+
+@dataclass
+class Built:
+    """An engine ready to run, and what to tell about it."""
+
+    engine: Engine
+    info: dict[str, Any]
+    model: Model
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes that tables and pool agree on."""
+
+    rows: int
+    context: int
+    page_size: int
+    pages: int
+
+    @property
+    def pages_per_row(self) -> int:
+        return -(-self.context // self.page_size) + 1
+
+
+def build_engine(config: EngineConfig, path: Path, plugins: Plugins, phases: Phases) -> Built:
+    """Everything from files to a warm engine. Raises ConfigError or PluginError before any request is taken."""
+    decisions = Decisions()
+    with phases.phase("import torch"):
+        import torch
+    with phases.phase("open model"):
+        checkpoint = open_checkpoint(path, config.load_format, plugins)
+        hf = model_config(checkpoint, config)
+        platform_spec, platform = choose_platform(config, plugins, decisions)
+        dtype = _dtype(config, hf, platform)
+    with phases.phase("build model"):
+        model, groups, attention = _build_model(config, path, hf, plugins, decisions, platform, dtype)
+    with phases.phase("load weights") as report:
+        if config.load_format == "dummy":
+            model.load_dummy(config.random_seed)
+        else:
+            model.load(_reported(checkpoint, report))
+    with phases.phase("allocate KV pool"):
+        geometry = _geometry(config, hf, platform_spec, platform, groups, dtype)
+        pool, runner = _runner(model, attention, groups, geometry, platform, dtype)
+        scheduler = _scheduler(config, checkpoint, hf, model, groups, geometry, plugins, platform_spec)
+    overlap = platform_spec.overlap and not config.disable_overlap_schedule
+    engine = Engine(scheduler, runner, overlap=overlap)
+    info = _info(geometry, groups, decisions, dtype, platform_spec, model, overlap, phases)
+    return Built(engine, info, model)
+
+
+def warm_up(engine: Engine) -> None:
+    """Run a short prompt through the whole path, so that lazy set-up is not the first client's to wait for."""
+    prompt = pack_ids([1] * min(8, engine.scheduler.rows.context - 2))
+    sampling = SamplingParams(max_new_tokens=2, ignore_eos=True)
+    engine.add(GenerateRequest(rid="warm-up", input_ids=prompt, sampling=sampling, namespace="warm-up"))
+    while engine.has_work:
+        engine.step()
+    engine.flush_cache()
+
+
+def _dtype(config: EngineConfig, hf: dict[str, Any], platform: Platform) -> torch.dtype:
+    import torch
+
+    if config.dtype != "auto":
+        return getattr(torch, DTYPES.get(config.dtype, config.dtype))
+    stored = str(hf.get("dtype") or hf.get("torch_dtype") or "float32").removeprefix("torch.")
+    return platform.default_dtype(getattr(torch, stored, torch.float32))
+
+
+def _build_model(
+    config: EngineConfig,
+    path: Path,
+    hf: dict[str, Any],
+    plugins: Plugins,
+    decisions: Decisions,
+    platform: Platform,
+    dtype: torch.dtype,
+) -> tuple[Model, tuple[KVGroup, ...], Any]:
+    spec = choose_model(hf, config, plugins, decisions)
+    device = platform.device.type
+    chosen = choose_attention(
+        config, plugins, decisions, device=device, dtype=str(dtype).removeprefix("torch."), needs=spec.needs
+    )
+    attention = plugins.registry("attention").factory(chosen.name)()
+    context = BuildContext(
+        config=hf,
+        ops=platform.ops(),
+        attention=attention,
+        dtype=dtype,
+        device=platform.device,
+        directory=str(path) if path.is_dir() else None,
+        trust_remote_code=config.trust_remote_code,
+    )
+    model = plugins.registry("models").factory(spec.name)(context)
+    groups = model.kv_groups()
+    check_attention(chosen, groups)
+    return model, groups, attention
+
+
+def _reported(checkpoint: Checkpoint, report: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """The checkpoint's tensors, telling how far the reading is (by tensors of the largest layer count known)."""
+    expected = max(int(checkpoint.config.get("num_hidden_layers") or 0) * 9 + 3, 1)
+    for index, (name, tensor) in enumerate(checkpoint.tensors()):
+        if index % 16 == 0:
+            report(min(index / expected, 0.99))
+        yield name, tensor
+
+
+def _geometry(
+    config: EngineConfig,
+    hf: dict[str, Any],
+    spec: PlatformSpec,
+    platform: Platform,
+    groups: tuple[KVGroup, ...],
+    dtype: torch.dtype,
+) -> Geometry:
+    rows = config.max_running_requests or spec.max_running_requests
+    context = context_length(hf, config)
+    per_token = sum(g.bytes_per_token(dtype.itemsize) for g in groups)
+    free = platform.free_memory()
+    room = int(free * (config.mem_fraction_static or POOL_SHARE)) // per_token
+    tokens = config.max_total_tokens or min(room, rows * context)
+    if tokens * per_token > free:
+        raise ConfigError(
+            f"{tokens} tokens of KV cache need {tokens * per_token / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free.",
+            remedy="Lower --max-total-tokens.",
+        )
+    pages = tokens // config.page_size
+    if pages < 2:
+        raise ConfigError(
+            f"The KV pool would hold {tokens} tokens ({per_token} bytes each, {free / 2**20:.0f} MiB free).",
+            remedy="Free memory, or set --max-total-tokens to at least two pages.",
+        )
+    return Geometry(rows=rows, context=context, page_size=config.page_size, pages=pages)
+
+
+def _runner(
+    model: Model,
+    attention: Any,
+    groups: tuple[KVGroup, ...],
+    geometry: Geometry,
+    platform: Platform,
+    dtype: torch.dtype,
+) -> tuple[Any, Any]:
+    from sglcore.memory.pool import KVPool
+    from sglcore.runner.runner import ModelRunner
+
+    pages = [geometry.pages] * len(groups)
+    pool = KVPool(groups, pages, geometry.page_size, dtype, platform.device)
+    runner = ModelRunner(
+        model,
+        attention,
+        pool,
+        groups,
+        platform.launcher(),
+        rows=geometry.rows,
+        pages_per_row=geometry.pages_per_row,
+        page_size=geometry.page_size,
+        device=platform.device,
+    )
+    return pool, runner
+
+
+def _scheduler(
+    config: EngineConfig,
+    checkpoint: Checkpoint,
+    hf: dict[str, Any],
+    model: Model,
+    groups: tuple[KVGroup, ...],
+    geometry: Geometry,
+    plugins: Plugins,
+    spec: PlatformSpec,
+) -> Scheduler:
+    table = RowTable(geometry.rows, geometry.context, geometry.pages_per_row, len(groups))
+    shares = [GroupPages(geometry.pages, g.window if g.kind == "window" else 0) for g in groups]
+    ledger = KVLedger(shares, geometry.page_size, table, cache=not config.disable_radix_cache)
+    chunk = config.chunked_prefill_size or spec.chunked_prefill_size
+    limits = Limits(
+        chunk=chunk if chunk > 0 else 2**31 - 1, vocab_size=model.vocab_size, queued=config.max_queued_requests
+    )
+    policy = plugins.registry("policies").factory(config.schedule_policy)()
+    return Scheduler(ledger, table, policy, limits, eos_token_ids(checkpoint, hf), config.random_seed)
+
+
+def _info(
+    geometry: Geometry,
+    groups: tuple[KVGroup, ...],
+    decisions: Decisions,
+    dtype: torch.dtype,
+    platform: PlatformSpec,
+    model: Model,
+    overlap: bool,
+    phases: Phases,
+) -> dict[str, Any]:
+    return {
+        "context_length": geometry.context,
+        "max_running_requests": geometry.rows,
+        "max_total_num_tokens": geometry.pages * geometry.page_size,
+        "page_size": geometry.page_size,
+        "kv_groups": [{"kind": g.kind, "layers": len(g.layers), "window": g.window} for g in groups],
+        "dtype": str(dtype).removeprefix("torch."),
+        "platform": platform.name,
+        "vocab_size": model.vocab_size,
+        "overlap": overlap,
+        "decisions": decisions.table,
+        "start_phases": phases.times,
+    }

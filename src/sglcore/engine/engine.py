@@ -1,0 +1,168 @@
+"""Engine: plan, launch, commit. The plain loop and the overlapped loop stand side by side.
+
+    plain        plan N | forward N, sample N | commit N | plan N+1 ...
+
+    overlapped   host    plan N+1, queue forward N+1 | commit N, queue sample N+1 | plan N+2 ...
+                 device  ....... forward N, sample N ....... | ....... forward N+1, sample N+1 .......
+
+Overlap is possible because a plan needs counts, not values: forward N+1 reads the tokens of step N
+from the device's row table. What commit N then finds (a stop token) costs that row one wasted position.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sglcore.batch import Batch
+from sglcore.contracts.execution import PendingStep, StepExecutor
+from sglcore.request import GenerateRequest, RequestOutput
+from sglcore.scheduler import Scheduler
+
+
+class Engine:
+    """One scheduler and one executor, taking turns. Not thread-safe: one loop drives it."""
+
+    def __init__(self, scheduler: Scheduler, executor: StepExecutor, *, overlap: bool) -> None:
+        self.scheduler = scheduler
+        self.executor = executor
+        self.step: Callable[[], list[RequestOutput]] = self.step_overlapped if overlap else self.step_plain
+        self.overlap = overlap
+        self.steps = 0
+        self._flight: tuple[Batch, PendingStep] | None = None
+        self._rate = Throughput()
+
+    # -- the two loops --
+
+    def step_plain(self) -> list[RequestOutput]:
+        """One whole step; returns what it adds to each request."""
+        batch = self.scheduler.plan()
+        self.executor.forward(batch)
+        pending = self.executor.sample(batch)
+        return self._commit(batch, pending)
+
+    def step_overlapped(self) -> list[RequestOutput]:
+        """Queue the next step, then commit the one before while it runs."""
+        batch = self.scheduler.plan()
+        if batch.idle and self._flight is None:
+            return self.scheduler.take_outbox()
+        landing, self._flight = self._flight, None
+        if not batch.idle:
+            self.executor.forward(batch)
+        outputs = self._commit(*landing) if landing is not None else []
+        if not batch.idle:
+            self._flight = (batch, self.executor.sample(batch))
+        return outputs
+
+    def _commit(self, batch: Batch, pending: PendingStep) -> list[RequestOutput]:
+        outputs = self.scheduler.commit(batch, pending.wait())
+        self.steps += 1
+        self._rate.add(len(outputs))
+        return outputs
+
+    # -- the door --
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` has anything to do, a step still in flight included."""
+        return self.scheduler.has_work or self._flight is not None
+
+    def add(self, request: GenerateRequest) -> None:
+        """Raises RequestError if the request is refused."""
+        self.scheduler.add(request)
+
+    def abort(self, rid: str) -> int:
+        """End the request with this id, or all with this prefix; its last output comes from the next step."""
+        return self.scheduler.abort(rid)
+
+    def flush_cache(self) -> None:
+        """Empty the prefix cache. Raises RequestError while requests run."""
+        self.scheduler.flush()
+
+    def stats(self) -> dict[str, Any]:
+        """A snapshot of counters, for metrics and `/server_info`."""
+        s = self.scheduler
+        ledger = s.ledger
+        total = ledger.allocators[0].total
+        used = total - ledger.allocators[0].free - int(ledger.tree.evictable[0])
+        prompt = s.counts["prompt_tokens"]
+        return {
+            "num_running_reqs": s.running,
+            "num_queue_reqs": len(s.queue),
+            "num_used_tokens": used * ledger.page_size,
+            "max_total_num_tokens": total * ledger.page_size,
+            "token_usage": used / total,
+            "cached_pages": int(ledger.tree.cached[0]),
+            "free_pages": ledger.allocators[0].free,
+            "cache_hit_rate": s.counts["cached_tokens"] / prompt if prompt else 0.0,
+            "gen_throughput": self._rate.per_second(),
+            "new_token_ratio": s.ratio.value,
+            "steps": self.steps,
+            **s.counts,
+        }
+
+    def close(self) -> None:
+        """Wait for the device and release it. Idempotent."""
+        self._flight = None
+        self.executor.close()
+
+
+class Throughput:
+    """Tokens per second over the last window of busy time."""
+
+    WINDOW = 5.0
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._tokens = 0
+        self._last = 0.0
+
+    def add(self, tokens: int) -> None:
+        self._tokens += tokens
+        elapsed = time.monotonic() - self._start
+        if elapsed >= self.WINDOW:
+            self._last = self._tokens / elapsed
+            self._start, self._tokens = time.monotonic(), 0
+
+    def per_second(self) -> float:
+        """0 when the last window is long past."""
+        elapsed = time.monotonic() - self._start
+        if elapsed > 2 * self.WINDOW:
+            return 0.0
+        return self._tokens / elapsed if not self._last and elapsed > 0.5 else self._last
+
+
+class Observers:
+    """Calls the `on_step` and `on_request_finished` hooks, resolved once, only if somebody listens."""
+
+    INTERVAL = 0.1
+
+    def __init__(self, hooks: Any, stats: Callable[[], Mapping[str, Any]]) -> None:
+        self._on_step = hooks.on_step if hooks.on_step.get_hookimpls() else None
+        self._on_finished = hooks.on_request_finished if hooks.on_request_finished.get_hookimpls() else None
+        self._stats = stats
+        self._last = 0.0
+
+    def after_step(self, outputs: list[RequestOutput]) -> None:
+        """Tell observers, at most every 100 ms about the engine and once per finished branch."""
+        if self._on_finished is not None:
+            for out in outputs:
+                if out.finish is not None:
+                    self._on_finished(summary=summary(out))
+        if self._on_step is not None and time.monotonic() - self._last >= self.INTERVAL:
+            self._last = time.monotonic()
+            self._on_step(stats=self._stats())
+
+
+def summary(out: RequestOutput) -> dict[str, Any]:
+    """What `on_request_finished` is told."""
+    return {
+        "rid": out.rid,
+        "branch": out.branch,
+        "finish": out.finish.type if out.finish else None,
+        "prompt_tokens": out.prompt_tokens,
+        "cached_tokens": out.cached_tokens,
+        "queue_time": out.queue_time,
+        "retractions": out.retractions,
+    }

@@ -1,0 +1,120 @@
+"""EngineLoop: messages in, steps, messages out. The same loop behind a socket and in a script."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from sglcore.engine.engine import Engine, Observers
+from sglcore.engine.messages import Abort, Call, Failure, Outputs, Reply, Submit, ToEngine
+from sglcore.errors import RequestError
+from sglcore.request import FinishReason, GenerateRequest, RequestOutput
+
+
+class EnginePort(Protocol):
+    """The engine's end of a link."""
+
+    def receive(self, *, block: bool) -> list[tuple[bytes, ToEngine]]:
+        """What has arrived, with the sender; waits for at least one message (or the end) if `block`."""
+        ...
+
+    def send(self, client: bytes, message: Any) -> None:
+        """To one client; must not block for long."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Nobody will send any more."""
+        ...
+
+
+class EngineLoop:
+    """Drives one engine for the clients of one port. Blocks when there is nothing to do."""
+
+    def __init__(self, engine: Engine, port: EnginePort, hooks: Any, info: Mapping[str, Any]) -> None:
+        self.engine = engine
+        self.port = port
+        self.info = info
+        self.owner: dict[str, bytes] = {}  # rid -> client
+        self._branches: dict[str, int] = {}  # rid -> branches not finished
+        self._observers = Observers(hooks, engine.stats)
+        self._admit = hooks.admit_request if hooks.admit_request.get_hookimpls() else None
+        self._calls: dict[str, Callable[..., Any]] = {
+            "flush_cache": engine.flush_cache,
+            "info": lambda: {**info, "internal_states": [engine.stats()]},
+            "metrics": engine.stats,
+            "check": engine.scheduler.ledger.check,
+        }
+
+    def run(self) -> None:
+        """Until the port closes. Whatever the engine raises ends it; the caller reports it."""
+        while not self.port.closed:
+            self.turn(block=not self.engine.has_work)
+
+    def turn(self, *, block: bool) -> None:
+        """Handle what has arrived, then do one step if there is work."""
+        for client, message in self.port.receive(block=block):
+            self._handle(client, message)
+        if self.engine.has_work:
+            outputs = self.engine.step()
+            self._deliver(outputs)
+            self._observers.after_step(outputs)
+
+    def _handle(self, client: bytes, message: ToEngine) -> None:
+        if isinstance(message, Submit):
+            self._submit(client, message.request)
+        elif isinstance(message, Abort):
+            known = not message.exact or message.rid in self.owner
+            met = self.engine.abort(message.rid) if known else 0
+            if message.call:
+                self.port.send(client, Reply(message.call, met))
+        else:
+            self.port.send(client, self._call(message))
+
+    def _submit(self, client: bytes, request: GenerateRequest) -> None:
+        try:
+            if self._admit is not None:
+                self._admit(request=request)
+            self.engine.add(request)
+        except RequestError as error:
+            self.port.send(client, Outputs([_refused(request.rid, error)]))
+            return
+        self.owner[request.rid] = client
+        self._branches[request.rid] = request.n
+
+    def _call(self, message: Call) -> Reply:
+        handler = self._calls.get(message.name)
+        try:
+            if handler is None:
+                raise RequestError(f"The engine knows no call {message.name!r}.", status=404)
+            return Reply(message.call, handler(**message.arguments))
+        except RequestError as error:
+            return Reply(message.call, failure=Failure.of(error))
+        except Exception as error:
+            return Reply(message.call, failure=Failure(f"{type(error).__name__}: {error}", status=500))
+
+    def _deliver(self, outputs: list[RequestOutput]) -> None:
+        """One message per client and step, with everything in it."""
+        by_client: dict[bytes, list[RequestOutput]] = defaultdict(list)
+        for out in outputs:
+            client = self.owner.get(out.rid)
+            if client is None:
+                continue
+            by_client[client].append(out)
+            if out.finish is not None:
+                self._branch_done(out.rid)
+        for client, batch in by_client.items():
+            self.port.send(client, Outputs(batch))
+
+    def _branch_done(self, rid: str) -> None:
+        self._branches[rid] -= 1
+        if not self._branches[rid]:
+            del self._branches[rid], self.owner[rid]
+
+
+def _refused(rid: str, error: RequestError) -> RequestOutput:
+    finish = FinishReason(
+        "error", message=str(error), status=error.status, code=error.code, param=error.param
+    )
+    return RequestOutput(rid, 0, [], finish)

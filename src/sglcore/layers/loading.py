@@ -1,0 +1,103 @@
+"""From a stream of named checkpoint tensors to parameters: a table of slots, each filled once.
+
+A model is the union of its layers' slot tables. A slot copies its tensor's shard away and lets go of it, and a
+linear layer hands its weight to the platform as soon as its last part is in: the peak is one copy of the
+weights plus one layer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from sglcore.errors import ConfigError
+
+SHOWN = 5  # names listed in an error
+
+
+@dataclass(slots=True, frozen=True)
+class Slot:
+    """Where one checkpoint tensor goes.
+
+    shape: of the whole tensor in the checkpoint, before sharding. put: copies what this rank keeps.
+    mean: what dummy values scatter around (1 for norm weights).
+    """
+
+    shape: tuple[int, ...]
+    put: Callable[[torch.Tensor], None]
+    mean: float = 0.0
+
+
+def load(tensors: Iterable[tuple[str, torch.Tensor]], slots: dict[str, Slot], *, ignore: tuple[str, ...] = ()) -> None:
+    """Consume `tensors` once, in any order, filling every slot.
+
+    ignore: regular expressions (full match) of checkpoint names that the model derives by itself.
+    Raises ConfigError naming tensors that are unknown, missing, given twice or of another shape.
+    """
+    skipped = re.compile("|".join(f"(?:{pattern})" for pattern in ignore)) if ignore else None
+    filled: set[str] = set()
+    for name, tensor in tensors:
+        slot = slots.get(name)
+        if slot is None:
+            if skipped is None or skipped.fullmatch(name) is None:
+                raise _unknown(name, slots)
+            continue
+        _check(name, tensor, slot, filled)
+        slot.put(tensor)
+        filled.add(name)
+        del tensor
+    if missing := [name for name in slots if name not in filled]:
+        raise ConfigError(
+            f"The checkpoint lacks {len(missing)} of the {len(slots)} tensors that its config.json asks for: "
+            f"{_list(missing)}.",
+            remedy="Check that every file of the checkpoint is there and that config.json belongs to it.",
+        )
+
+
+def load_dummy(slots: dict[str, Slot], seed: int, *, scale: float = 0.02) -> None:
+    """Fill every slot with normal values of deviation `scale`, the same for any number of ranks."""
+    generator = torch.Generator().manual_seed(seed)
+    for name in sorted(slots):
+        slot = slots[name]
+        slot.put(torch.empty(slot.shape).normal_(slot.mean, scale, generator=generator))
+
+
+def copy_into(target: torch.Tensor) -> Callable[[torch.Tensor], None]:
+    """A `put` that copies to `target`, converting dtype and device on the way."""
+
+    def put(tensor: torch.Tensor) -> None:
+        target.copy_(tensor)
+
+    return put
+
+
+def _check(name: str, tensor: torch.Tensor, slot: Slot, filled: set[str]) -> None:
+    if name in filled:
+        raise ConfigError(
+            f"The checkpoint holds the tensor {name} twice.",
+            remedy="Remove the stray weight file from the model directory.",
+        )
+    if tuple(tensor.shape) != slot.shape:
+        raise ConfigError(
+            f"The tensor {name} has shape {list(tensor.shape)} in the checkpoint; config.json asks for "
+            f"{list(slot.shape)}.",
+            remedy="config.json and the weights must come from the same model.",
+        )
+
+
+def _unknown(name: str, slots: dict[str, Slot]) -> ConfigError:
+    parent = name.rpartition(".")[0]
+    near = [known for known in slots if known.rpartition(".")[0] == parent] or list(slots)
+    return ConfigError(
+        f"The checkpoint holds a tensor that this model has no place for: {name} (known there: {_list(near)}).",
+        remedy="config.json and the weights must come from the same model; a quantized checkpoint needs a format "
+        "or quantization plugin that reads it.",
+    )
+
+
+def _list(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,0 +1,1 @@
+"""KV memory: numbers in numpy (pages, rows, radix tree, ledger), bytes in `pool`."""

@@ -1,0 +1,1 @@
+"""Running: batches become tensors, tensors become tokens. Knows no queue and no policy."""

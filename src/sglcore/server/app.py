@@ -1,0 +1,80 @@
+"""The application: route entries of all dialects behind one guard."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from sglcore.contracts.routes import RouteContext, RouteEntry
+from sglcore.errors import ConfigError
+from sglcore.server.auth import TIERS, Keys
+from sglcore.server.body import ClientGone
+from sglcore.server.chat import chat_routes
+from sglcore.server.completions import completion_routes
+from sglcore.server.control import admin_routes, health_routes, info_routes
+from sglcore.server.errors import CLIENT_GONE, error_response, on_exception
+from sglcore.server.face import Face
+from sglcore.server.metrics import ServerMetrics, metrics_routes
+from sglcore.server.native import native_routes
+from sglcore.server.openai import model_routes
+from sglcore.server.tokenization import tokenization_routes
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def build_app(context: RouteContext, extra_routes: Sequence[RouteEntry] = ()) -> Starlette:
+    """The HTTP face over an engine. `extra_routes` are those of dialect plugins.
+
+    Raises ConfigError for a route without a known tier, or for two routes with the same path and method.
+    """
+    entries = [*core_routes(context), *extra_routes]
+    _check_entries(entries)
+    keys = Keys(context.config.api_key, context.config.admin_api_key)
+    routes = [Route(e.path, _guarded(e, keys), methods=list(e.methods)) for e in entries]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: on_exception, Exception: on_exception})
+    app.state.context = context
+    app.state.entries = entries
+    return app
+
+
+def core_routes(context: RouteContext) -> list[RouteEntry]:
+    """Every route of the core's own dialects."""
+    metrics = ServerMetrics(context.model.name)
+    face = Face.of(context, metrics)
+    entries = [*model_routes(face), *chat_routes(face), *completion_routes(face), *native_routes(face)]
+    entries += [*health_routes(face), *info_routes(face), *admin_routes(face), *tokenization_routes(face)]
+    return entries + (metrics_routes(metrics, context.engine) if context.config.enable_metrics else [])
+
+
+def _check_entries(entries: list[RouteEntry]) -> None:
+    seen = set()
+    for entry in entries:
+        if entry.tier not in TIERS:
+            raise ConfigError(
+                f"Route {entry.path} has the access tier {entry.tier!r}.", remedy="Use public, user or admin."
+            )
+        for method in entry.methods:
+            if (entry.path, method) in seen:
+                raise ConfigError(f"Two routes answer {method} {entry.path}.", remedy="Leave one of their plugins out.")
+            seen.add((entry.path, method))
+
+
+def _guarded(entry: RouteEntry, keys: Keys) -> Endpoint:
+    """The endpoint behind its tier; whatever it raises becomes an error body."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            keys.check(request, entry.tier)
+            response: Response = await entry.endpoint(request)
+            return response
+        except (ClientGone, ClientDisconnect):
+            return Response(status_code=CLIENT_GONE)
+        except Exception as error:
+            return error_response(error)
+
+    return endpoint

@@ -1,0 +1,155 @@
+"""POST /v1/completions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sglcore.contracts.routes import RouteEntry
+from sglcore.errors import RequestError
+from sglcore.request import GenerateRequest, TokenLogprobs
+from sglcore.server import absent
+from sglcore.server.body import read_json
+from sglcore.engine.branch_text import Piece
+from sglcore.server.disconnect import while_connected
+from sglcore.server.errors import json_response
+from sglcore.server.face import Face
+from sglcore.server.generation import new_rid
+from sglcore.server.openai import check_model, finish_fields, openai_body, to_ask, unix_now
+from sglcore.server.params import sampling_params
+from sglcore.server.prompts import is_batch
+from sglcore.server.schemas import MAX_PROMPTS, CompletionFields, convert
+from sglcore.server.sse import EventStream, event
+from sglcore.server.usage import Usage
+
+DEFAULT_TOKENS = 16
+
+
+def completion_routes(face: Face) -> list[RouteEntry]:
+    async def completions(request: Request) -> Response:
+        fields = await read_json(request)
+        absent.check_fields(fields, CompletionFields.__struct_fields__, absent.COMPLETION, face.metrics)
+        asked = convert(fields, CompletionFields)
+        check_model(face.model, asked.model)
+        answer = CompletionAnswer(face, asked, await _prepare(face, asked))
+        if asked.stream:
+            return EventStream(answer.events())
+        return json_response(await while_connected(request.receive, answer.whole()))
+
+    return [RouteEntry("/v1/completions", completions, ("POST",), "user")]
+
+
+async def _prepare(face: Face, asked: CompletionFields) -> list[GenerateRequest]:
+    if not face.prompts.text:  # raises where there is no tokenizer
+        return []
+    prompts = await _prompt_ids(face, asked.prompt)
+    if asked.max_tokens == 0 and not asked.echo:
+        raise RequestError("`max_tokens` must be at least 1 without `echo`; it is 0.", param="max_tokens")
+    rid = asked.rid or new_rid("cmpl-")
+    asks = []
+    for i, ids in enumerate(prompts):
+        room = face.prompts.fit(ids, asked.max_tokens, default=DEFAULT_TOKENS, prompt="prompt", param="max_tokens")
+        sampling = sampling_params(asked, face.model, max_new_tokens=room, seed=asked.seed)
+        start = 0 if asked.echo and asked.logprobs is not None else -1
+        name = rid if len(prompts) == 1 else f"{rid}_{i}"
+        asks.append(to_ask(asked, ids, name, sampling, top=asked.logprobs, start=start))
+    return asks
+
+
+async def _prompt_ids(face: Face, prompt: str | list[Any]) -> list[list[int]]:
+    if isinstance(prompt, str):
+        return [await face.prompts.encode(prompt, "prompt")]
+    if not is_batch(prompt):
+        return [face.prompts.check_ids(prompt, "prompt")]
+    if len(prompt) > MAX_PROMPTS:
+        raise RequestError(f"`prompt` holds {len(prompt)} prompts, more than {MAX_PROMPTS}.", param="prompt")
+    result = []
+    for i, one in enumerate(prompt):
+        if isinstance(one, str):
+            result.append(await face.prompts.encode(one, f"prompt[{i}]"))
+        else:
+            result.append(face.prompts.check_ids(one, f"prompt[{i}]"))
+    return result
+
+
+class CompletionAnswer:
+    """Writes the answer of one completion request, whole or in chunks. Choices go prompt by prompt."""
+
+    def __init__(self, face: Face, asked: CompletionFields, asks: list[GenerateRequest]) -> None:
+        self._face = face
+        self._asked = asked
+        self._asks = asks
+        self._rid = asks[0].rid if len(asks) == 1 else asks[0].rid.rpartition("_")[0]
+        self._created = unix_now()
+        self._usage = Usage([len(ask.token_ids()) for ask in asks])
+        self._offsets: dict[int, int] = {}  # choice -> characters of its tokens so far
+        self._begun: set[int] = set()
+        self._prompt_logprobs: dict[int, list[TokenLogprobs]] = {}
+
+    async def whole(self) -> dict[str, Any]:
+        branches = await self._face.generation.collect(self._asks)
+        choices = [self._choice(piece) for pieces in branches for piece in pieces]
+        return self._body(choices) | {"usage": self._usage.body()}
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        options = self._asked.stream_options
+        async with aclosing(self._face.generation.run(self._asks, stream=True)) as steps:
+            async for pieces in steps:
+                chunks = [event(self._chunk(piece)) for piece in pieces if _visible(piece) or self._is_new(piece)]
+                if chunks:
+                    yield b"".join(chunks)
+        if options and options.include_usage:
+            yield event(self._body([]) | {"usage": self._usage.body()})
+
+    def _chunk(self, piece: Piece) -> dict[str, Any]:
+        body = self._body([self._choice(piece)])
+        options = self._asked.stream_options
+        if options and options.continuous_usage_stats:
+            return body | {"usage": self._usage.body()}
+        return body | ({"usage": None} if options and options.include_usage else {})
+
+    def _choice(self, piece: Piece) -> dict[str, Any]:
+        self._usage.see(piece)
+        text, logprobs = piece.text, piece.logprobs
+        if piece.input_logprobs:
+            self._prompt_logprobs[piece.prompt] = piece.input_logprobs
+        if self._asked.echo and self._is_new(piece):
+            text = self._prompt_text(piece.prompt) + text
+            logprobs = [*self._prompt_logprobs.get(piece.prompt, []), *logprobs]
+        self._begun.add(self._index(piece))
+        return {
+            "index": self._index(piece),
+            "text": text,
+            "logprobs": self._logprobs(self._index(piece), logprobs),
+            **finish_fields(piece.finish),
+        }
+
+    def _logprobs(self, index: int, logprobs: list[TokenLogprobs]) -> dict[str, Any] | None:
+        if self._asked.logprobs is None:
+            return None
+        shown = self._face.names.completion(logprobs, self._asked.logprobs, self._offsets.get(index, 0))
+        if shown["tokens"]:
+            self._offsets[index] = shown["text_offset"][-1] + len(shown["tokens"][-1])
+        return shown
+
+    def _prompt_text(self, prompt: int) -> str:
+        asked = self._asked.prompt
+        text = asked if isinstance(asked, str) else asked[prompt] if is_batch(asked) else asked
+        return text if isinstance(text, str) else self._face.prompts.text.decode(text, skip_special_tokens=False)
+
+    def _is_new(self, piece: Piece) -> bool:
+        return self._index(piece) not in self._begun
+
+    def _index(self, piece: Piece) -> int:
+        return piece.prompt * (self._asked.n or 1) + piece.branch
+
+    def _body(self, choices: list[Any]) -> dict[str, Any]:
+        return openai_body("text_completion", self._rid, self._created, self._face.model, choices)
+
+
+def _visible(piece: Piece) -> bool:
+    return bool(piece.text or piece.logprobs or piece.finish)

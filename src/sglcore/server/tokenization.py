@@ -1,0 +1,59 @@
+"""POST /tokenize and /detokenize, also under /v1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sglcore.contracts.routes import RouteEntry
+from sglcore.errors import RequestError
+from sglcore.server import absent
+from sglcore.server.body import read_json
+from sglcore.server.errors import json_response
+from sglcore.server.face import Face
+from sglcore.server.openai import check_model
+from sglcore.server.prompts import is_batch
+from sglcore.server.schemas import MAX_PROMPTS, DetokenizeFields, TokenizeFields, convert
+
+
+def tokenization_routes(face: Face) -> list[RouteEntry]:
+    async def tokenize(request: Request) -> Response:
+        return json_response(await _tokenize(face, await read_json(request)))
+
+    async def detokenize(request: Request) -> Response:
+        return json_response(_detokenize(face, await read_json(request)))
+
+    pairs = (("tokenize", tokenize), ("detokenize", detokenize))
+    return [RouteEntry(f"{at}/{name}", call, ("POST",), "user") for name, call in pairs for at in ("", "/v1")]
+
+
+async def _tokenize(face: Face, fields: dict[str, Any]) -> dict[str, Any]:
+    absent.check_fields(fields, TokenizeFields.__struct_fields__, {}, face.metrics)
+    asked = convert(fields, TokenizeFields)
+    check_model(face.model, asked.model)
+    texts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
+    special = asked.add_special_tokens
+    lists = [await face.prompts.encode(text, "prompt", add_special_tokens=special) if text else [] for text in texts]
+    counts = [len(ids) for ids in lists]
+    single = isinstance(asked.prompt, str)
+    return {
+        "tokens": lists[0] if single else lists,
+        "count": counts[0] if single else counts,
+        "max_model_len": face.model.context_length,
+    }
+
+
+def _detokenize(face: Face, fields: dict[str, Any]) -> dict[str, Any]:
+    absent.check_fields(fields, DetokenizeFields.__struct_fields__, {}, face.metrics)
+    asked = convert(fields, DetokenizeFields)
+    check_model(face.model, asked.model)
+    decode, skip = face.prompts.text.decode, asked.skip_special_tokens
+    if not is_batch(asked.tokens):
+        ids = face.prompts.check_ids(asked.tokens, "tokens") if asked.tokens else []
+        return {"text": decode(ids, skip_special_tokens=skip)}
+    if len(asked.tokens) > MAX_PROMPTS:
+        raise RequestError(f"`tokens` holds {len(asked.tokens)} lists, more than {MAX_PROMPTS}.", param="tokens")
+    lists = [face.prompts.check_ids(ids, f"tokens[{i}]") for i, ids in enumerate(asked.tokens)]
+    return {"text": [decode(ids, skip_special_tokens=skip) for ids in lists]}

@@ -1,0 +1,1 @@
+"""Shared fixtures. Folders under tests/ mirror src/sglcore."""

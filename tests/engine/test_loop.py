@@ -1,0 +1,125 @@
+"""EngineLoop over an inline port: refusals, delivery per client, calls, and the hooks it serves."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+from engine.fakes import InlineExecutor
+from scheduler.fake import build, run_alone
+
+import sglcore
+from sglcore.engine.engine import Engine
+from sglcore.engine.link import InlinePort
+from sglcore.engine.loop import EngineLoop
+from sglcore.engine.messages import Abort, Call, Outputs, Reply, Submit
+from sglcore.errors import RequestError
+from sglcore.plugins import Entry, select
+from sglcore.request import GenerateRequest, SamplingParams, pack_ids
+
+
+def hooks(monkeypatch: pytest.MonkeyPatch, **functions):
+    module = types.ModuleType("loop_hooks")
+    for name, function in functions.items():
+        setattr(module, name, sglcore.hookimpl(function))
+    monkeypatch.setitem(sys.modules, "loop_hooks", module)
+    return select([Entry("hooks", "t", "loop_hooks", "d", "1", 1)], "auto").hooks
+
+
+def make(monkeypatch, **functions) -> tuple[EngineLoop, InlinePort]:
+    scheduler, runner = build()
+    port = InlinePort()
+    engine = Engine(scheduler, InlineExecutor(runner), overlap=True)
+    return EngineLoop(engine, port, hooks(monkeypatch, **functions), {"model": "fake"}), port
+
+
+def submit(rid: str, prompt: list[int], new: int = 4) -> Submit:
+    return Submit(
+        GenerateRequest(rid=rid, input_ids=pack_ids(prompt), sampling=SamplingParams(max_new_tokens=new))
+    )
+
+
+def run(loop: EngineLoop, port: InlinePort) -> list:
+    loop.turn(block=False)
+    while loop.engine.has_work:
+        loop.turn(block=False)
+    messages = list(port.outbox)
+    port.outbox.clear()
+    return messages
+
+
+def test_tokens_come_back_one_message_a_step(monkeypatch):
+    loop, port = make(monkeypatch)
+    port.inbox += [submit("a", [1, 2]), submit("b", [3])]
+    messages = run(loop, port)
+    assert len(messages) == 4  # both rows in each
+    got = [t for m in messages for o in m.outputs if o.rid == "a" for t in o.token_ids]
+    assert got == run_alone([1, 2], 4)
+    assert not loop.owner
+
+
+def test_a_refusal_travels_the_road_of_tokens(monkeypatch):
+    loop, port = make(monkeypatch)
+    port.inbox.append(submit("a", [999]))
+    (message,) = run(loop, port)
+    assert isinstance(message, Outputs)
+    finish = message.outputs[0].finish
+    assert finish.type == "error" and finish.param == "input_ids" and finish.status == 400
+
+
+def test_calls_are_answered(monkeypatch):
+    loop, port = make(monkeypatch)
+    port.inbox += [Call(1, "metrics"), Call(2, "no_such"), Call(3, "flush_cache"), Call(4, "info")]
+    replies = {m.call: m for m in run(loop, port) if isinstance(m, Reply)}
+    assert replies[1].result["num_running_reqs"] == 0
+    assert replies[2].failure.status == 404
+    assert replies[3].failure is None
+    assert replies[4].result["model"] == "fake" and replies[4].result["internal_states"]
+
+
+def test_flush_while_running_is_refused(monkeypatch):
+    loop, port = make(monkeypatch)
+    port.inbox += [submit("a", [1]), Call(1, "flush_cache")]
+    replies = [m for m in run(loop, port) if isinstance(m, Reply)]
+    assert "cannot be flushed" in replies[0].failure.message
+
+
+def test_abort_counts_and_the_last_output_arrives(monkeypatch):
+    loop, port = make(monkeypatch)
+    port.inbox += [submit("job-1", [1], 40), submit("job-2", [2], 40)]
+    loop.turn(block=False)
+    port.inbox.append(Abort("job-", 7))
+    messages = run(loop, port)
+    assert [m.result for m in messages if isinstance(m, Reply)] == [2]
+    ended = [o.rid for m in messages if isinstance(m, Outputs) for o in m.outputs if o.finish]
+    assert sorted(ended) == ["job-1", "job-2"]
+
+
+def test_exact_abort_of_a_gone_request_does_not_meet_its_namesakes(monkeypatch):
+    loop, port = make(monkeypatch)
+    port.inbox += [submit("job-1", [1], 5), Abort("job", exact=True)]
+    messages = run(loop, port)
+    assert [o.finish.type for m in messages for o in m.outputs if o.finish] == ["length"]
+
+
+def test_observers_hear_of_steps_and_ends(monkeypatch):
+    seen: list = []
+    loop, port = make(
+        monkeypatch,
+        on_step=lambda stats: seen.append(("step", stats["steps"])),
+        on_request_finished=lambda summary: seen.append((summary["rid"], summary["finish"])),
+    )
+    port.inbox.append(submit("a", [1, 2]))
+    run(loop, port)
+    assert ("a", "length") in seen and any(kind == "step" for kind, _ in seen)
+
+
+def test_admission_hook_may_refuse(monkeypatch):
+    def admit_request(request):
+        raise RequestError("Quota used up.", status=429, code="quota")
+
+    loop, port = make(monkeypatch, admit_request=admit_request)
+    port.inbox.append(submit("a", [1]))
+    (message,) = run(loop, port)
+    assert message.outputs[0].finish.status == 429 and message.outputs[0].finish.code == "quota"
