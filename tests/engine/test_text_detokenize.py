@@ -1,13 +1,16 @@
 """Any chunking of tokens or text gives what one call on the whole gives."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
 from server.scripted import CORPUS, TOKENIZER, tiny_text
 from sglcore.contracts.weights import TextAssets
 from sglcore.engine.detokenize import HELD_TOKENS, StopStrings, WindowDetokenizer
 from sglcore.engine.text import Text
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 BYTE_LEVEL = tiny_text()
 VOCABULARY = Tokenizer.from_buffer(TOKENIZER).get_vocab_size()
@@ -113,12 +116,10 @@ def reference(text: str, stops: list[str], trim: bool) -> tuple[str, str | None]
     st.booleans(),
 )
 @settings(deadline=None, max_examples=600)
-def test_stop_strings_equal_one_shot_for_any_chunking(
-    text: str, stops: list[str], cuts: list[int], trim: bool
-) -> None:
+def test_stop_strings_equal_one_shot_for_any_chunking(text: str, stops: list[str], cuts: list[int], trim: bool) -> None:
     borders = sorted({0, len(text), *[min(c, len(text)) for c in cuts]})
     finder = StopStrings(stops, trim=trim)
-    shown = "".join(finder.push(text[a:b]) for a, b in zip(borders, borders[1:], strict=False))
+    shown = "".join(finder.push(text[a:b]) for a, b in pairwise(borders))
     if finder.matched is None:
         shown += finder.finish()
     assert (shown, finder.matched) == reference(text, stops, trim)

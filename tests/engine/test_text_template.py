@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from server.scripted import CHATML, TOKENIZER, tiny_text
 from sglcore.contracts.weights import TextAssets
 from sglcore.engine.chat_template import MAX_SOURCE, ChatTemplate
@@ -36,7 +37,7 @@ RICH = """{{- bos_token }}
 """
 CHATS = {
     "user": HELLO,
-    "system": [{"role": "system", "content": " Be <brief> & \"kind\" "}, *HELLO],
+    "system": [{"role": "system", "content": ' Be <brief> & "kind" '}, *HELLO],
     "turns": [*HELLO, {"role": "assistant", "content": "hi\n"}, {"role": "user", "content": "é 🎉"}],
     "tools": [
         *HELLO,
@@ -55,8 +56,8 @@ CHATS = {
 @pytest.mark.parametrize("template", [CHATML, DEMO, RICH], ids=["chatml", "demo", "rich"])
 @pytest.mark.parametrize("mode", ["prompt", "plain", "continue"])
 def test_equals_transformers(chat: str, template: str, mode: str) -> None:
-    from transformers import PreTrainedTokenizerFast
     from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
 
     theirs = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_buffer(TOKENIZER), bos_token="<|endoftext|>")
     ours = ChatTemplate(template, {"bos_token": "<|endoftext|>"})
@@ -126,8 +127,11 @@ def test_malformed_messages_are_named(messages: list[object], param: str) -> Non
     "source, reason",
     [
         ("{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}", "time"),
-        ("{% for a in x %}{% for b in x %}{% for c in x %}{% for d in x %}{% endfor %}{% endfor %}"
-         "{% endfor %}{% endfor %}", "time"),
+        (
+            "{% for a in x %}{% for b in x %}{% for c in x %}{% for d in x %}{% endfor %}{% endfor %}"
+            "{% endfor %}{% endfor %}",
+            "time",
+        ),
         ("{% set n = namespace(x='ab') %}{% for i in range(90) %}{% set n.x = n.x ~ n.x %}{% endfor %}", "builds"),
         ("{% set n = namespace(x='ab') %}{% for i in range(90) %}{% set n.x = n.x + n.x %}{% endfor %}", "builds"),
         ("{{ 'a' * 10000000000 }}", "builds"),
@@ -188,7 +192,7 @@ def test_a_template_file_replaces_the_models_own(tmp_path: Path) -> None:
     file.write_text("{{ messages[0].content }}!")
     text = Text(TextAssets(TOKENIZER, chat_template=CHATML), chat_template_path=str(file))
     assert text.render_chat(HELLO) == "hello!"
-    with pytest.raises(ConfigError, match="missing.jinja"):
+    with pytest.raises(ConfigError, match=r"missing\.jinja"):
         Text(TextAssets(TOKENIZER), chat_template_path=str(tmp_path / "missing.jinja"))
 
 

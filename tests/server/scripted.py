@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from sglcore.config import ServerConfig
 from sglcore.contracts.routes import ModelInfo
@@ -13,13 +15,16 @@ from sglcore.engine.text import Text
 from sglcore.errors import RequestError
 from sglcore.request import FinishReason, GenerateRequest, RequestOutput, TokenLogprobs
 from sglcore.server import ServerContext
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "
     "+ '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-CORPUS = ["the quick brown fox jumps over the lazy dog", "hello world, how are you? I am fine.", "été à Zürich 🎉 日本語"]
+CORPUS = [
+    "the quick brown fox jumps over the lazy dog",
+    "hello world, how are you? I am fine.",
+    "été à Zürich 🎉 日本語",
+]
 HANG = "hang"
 
 Step = list[RequestOutput]
@@ -61,7 +66,7 @@ class ScriptedEngine:
         self.calls: dict[str, Any] = {"info": {"steps": 3}, "metrics": {}, "flush_cache": {"success": True}}
         self.healthy = True
 
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[Step]:
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Step, None]:
         self.requests.append(request)
         ended = False
         try:
@@ -110,7 +115,11 @@ def says(
         return [
             [
                 output(
-                    request, [token], branch, finish=last if i == len(tokens) - 1 else None, **logprobs(request, i, token)
+                    request,
+                    [token],
+                    branch,
+                    finish=last if i == len(tokens) - 1 else None,
+                    **logprobs(request, i, token),
                 )
                 for branch in range(request.n)
             ]

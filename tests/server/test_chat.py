@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from server.client import events, http_client
 from server.scripted import HANG, ScriptedEngine, output, says, server_context, tiny_text
-
 from sglcore.errors import EngineDead, RequestError
 from sglcore.request import FinishReason
 
@@ -27,7 +27,9 @@ async def test_whole_answer() -> None:
     engine = ScriptedEngine(says(TEXT, "the quick fox", end=END))
     body = (await post(engine, {"rid": "r1"})).json()
     prompt = engine.requests[0].token_ids().tolist()
-    assert TEXT.decode(prompt, skip_special_tokens=False) == "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        TEXT.decode(prompt, skip_special_tokens=False) == "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
+    )
     tokens = len(TEXT.encode("the quick fox")) + 1
     assert body["id"] == "r1"
     assert body["object"] == "chat.completion"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from server.client import events, http_client
 from server.scripted import ScriptedEngine, says, server_context, tiny_text
 
@@ -88,7 +89,6 @@ async def test_echo_of_the_prompt_alone() -> None:
 
 async def test_one_refused_prompt_aborts_the_others() -> None:
     from server.scripted import HANG
-
     from sglcore.errors import RequestError
 
     def script(request: Any) -> list[Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from server.client import http_client
 from server.scripted import ScriptedEngine, says, server_context, tiny_text
-
 from sglcore.server.metrics import MAX_FIELDS
 
 pytestmark = pytest.mark.asyncio
@@ -51,6 +51,7 @@ async def post(path: str, body: Any, *, raw: bytes | None = None) -> tuple[Any, 
         ("stop", 3, "stop"),
         ("stop", ["x"] * 65, "stop"),
         ("stop", ["x" * 1025], "stop[0]"),
+        ("stop", [c * 1000 for c in "abcdefghi"], "stop"),
         ("stop_token_ids", [-1], "stop_token_ids[0]"),
         ("stop_token_ids", [10**6], "stop_token_ids"),
         ("stop_token_ids", [1] * 1025, "stop_token_ids"),

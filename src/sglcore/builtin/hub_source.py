@@ -51,7 +51,7 @@ class HubSource:
                 allow_patterns=list(ALLOW),
                 ignore_patterns=list(IGNORE),
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # the library lets errors of httpx through besides its own
             raise _explained(error, name, revision, huggingface_hub.errors) from None
         path = Path(found)
         if not any(path.glob("*.safetensors")):

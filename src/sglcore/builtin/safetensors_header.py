@@ -10,7 +10,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from sglcore.errors import ConfigError
 
@@ -68,9 +68,8 @@ def _entries(path: Path, text: bytes) -> list[tuple[str, int, int]]:
 
 
 def _extent(path: Path, name: str, entry: Any) -> tuple[int, int]:
-    dtype, shape, offsets = (
-        (entry.get(key) for key in ("dtype", "shape", "data_offsets")) if isinstance(entry, dict) else (None,) * 3
-    )
+    fields: dict[str, Any] = entry if isinstance(entry, dict) else {}
+    dtype, shape, offsets = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
     if not _integers(shape) or not _integers(offsets) or len(offsets) != 2:
         raise damaged(path, f"tensor {name!r} has shape {shape!r} and data_offsets {offsets!r}")
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
@@ -84,7 +83,7 @@ def _extent(path: Path, name: str, entry: Any) -> tuple[int, int]:
     return begin, end
 
 
-def _integers(value: Any) -> bool:
+def _integers(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and len(value) <= 64 and all(type(n) is int and 0 <= n < 2**63 for n in value)
 
 

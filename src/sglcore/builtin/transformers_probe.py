@@ -72,7 +72,8 @@ def _positions(model: PreTrainedModel) -> torch.Tensor:
 
 
 def _run(architecture: str, model: PreTrainedModel, step: ProbeStep, **inputs: torch.Tensor) -> torch.Tensor:
-    ids = torch.arange(TOKENS, device=model.device).unsqueeze(0)
+    padding = model.config.get_text_config().pad_token_id  # some models give it a position of its own
+    ids = torch.tensor([[i for i in range(TOKENS + 1) if i != padding][:TOKENS]], device=model.device)
     try:
         with torch.no_grad():
             return model(input_ids=ids, use_cache=False, **inputs, **{KWARG: step}).logits

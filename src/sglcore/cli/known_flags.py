@@ -1,4 +1,4 @@
-"""SGLang's flags that sglcore does not have: refused by name, or accepted where they ask for what sglcore does anyway."""
+"""SGLang's flags that sglcore does not have: refused by name, or accepted where they ask for what it does anyway."""
 
 from __future__ import annotations
 

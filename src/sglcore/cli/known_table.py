@@ -52,7 +52,8 @@ GROUPS = (
     Group(
         "the runtime",
         "stream-output constrained-json-whitespace-pattern constrained-json-disable-any-whitespace watchdog-timeout "
-        "soft-watchdog-timeout dist-timeout base-gpu-id gpu-id-step custom-sigquit-handler numa-node allow-auto-truncate",
+        "soft-watchdog-timeout dist-timeout base-gpu-id gpu-id-step custom-sigquit-handler numa-node "
+        "allow-auto-truncate",
     ),
     Group(
         "parallelism",

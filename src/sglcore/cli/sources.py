@@ -96,9 +96,9 @@ def spelled(name: str) -> str:
 def peek(argv: list[str], option: str) -> str | None:
     """The value that `option` will have in `argv`, the last one counts; for what must be known before parsing."""
     value = None
-    for word, following in zip(argv, [*argv[1:], None], strict=True):
+    for index, word in enumerate(argv):
         if word == option:
-            value = following
+            value = argv[index + 1] if index + 1 < len(argv) else None
         elif word.startswith(f"{option}="):
             value = word.partition("=")[2]
     return value

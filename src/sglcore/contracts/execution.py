@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from sglcore.batch import Batch, StepResult
+if TYPE_CHECKING:
+    from sglcore.batch import Batch, StepResult
 
 T = TypeVar("T")
 

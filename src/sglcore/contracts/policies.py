@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sglcore.contracts.spec import Spec
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +21,7 @@ class Waiting(Protocol):
     """What a policy may know of a waiting branch."""
 
     queued_at: float  # monotonic seconds
+    tokens: np.ndarray  # int32 [tokens], read only: the prompt, and after a retraction what was generated so far
 
     @property
     def rid(self) -> str: ...

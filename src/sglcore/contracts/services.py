@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from sglcore.request import GenerateRequest, RequestOutput
+if TYPE_CHECKING:
+    from sglcore.request import GenerateRequest, RequestOutput
 
 
 class EngineClient(Protocol):

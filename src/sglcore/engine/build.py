@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sglcore.config import EngineConfig
+from sglcore.contracts.attention import AttentionBackend
+from sglcore.contracts.execution import StepExecutor
 from sglcore.contracts.models import BuildContext, KVGroup, Model
 from sglcore.contracts.platforms import Platform, PlatformSpec
 from sglcore.contracts.weights import Checkpoint
@@ -31,12 +34,26 @@ POOL_SHARE = 0.5
 
 
 @dataclass
+class Loaded:
+    """A model with its weights, on its platform: what several engines could be built around."""
+
+    model: Model
+    groups: tuple[KVGroup, ...]
+    attention: AttentionBackend
+    platform: Platform
+    platform_spec: PlatformSpec
+    dtype: torch.dtype
+    hf: dict[str, Any]
+    eos_ids: tuple[int, ...]
+    decisions: Decisions
+
+
+@dataclass
 class Built:
     """An engine ready to run, and what to tell about it."""
 
     engine: Engine
     info: dict[str, Any]
-    model: Model
 
 
 @dataclass(frozen=True)
@@ -54,14 +71,19 @@ class Geometry:
 
 
 def build_engine(config: EngineConfig, path: Path, plugins: Plugins, phases: Phases) -> Built:
-    """Everything from files to a warm engine. Raises ConfigError or PluginError before any request is taken."""
+    """Everything from files to an engine. Raises ConfigError or PluginError before any request is taken."""
+    return assemble(load_model(config, path, plugins, phases), config, plugins, phases)
+
+
+def load_model(config: EngineConfig, path: Path, plugins: Plugins, phases: Phases) -> Loaded:
+    """Choose platform, model and attention, then read the weights."""
     decisions = Decisions()
     with phases.phase("import torch"):
-        import torch
+        importlib.import_module("torch")
     with phases.phase("open model"):
         checkpoint = open_checkpoint(path, config.load_format, plugins)
         hf = model_config(checkpoint, config)
-        platform_spec, platform = choose_platform(config, plugins, decisions)
+        spec, platform = choose_platform(config, plugins, decisions)
         dtype = _dtype(config, hf, platform)
     with phases.phase("build model"):
         model, groups, attention = _build_model(config, path, hf, plugins, decisions, platform, dtype)
@@ -70,14 +92,18 @@ def build_engine(config: EngineConfig, path: Path, plugins: Plugins, phases: Pha
             model.load_dummy(config.random_seed)
         else:
             model.load(_reported(checkpoint, report))
+    eos_ids = eos_token_ids(checkpoint, hf)
+    return Loaded(model, groups, attention, platform, spec, dtype, hf, eos_ids, decisions)
+
+
+def assemble(loaded: Loaded, config: EngineConfig, plugins: Plugins, phases: Phases) -> Built:
+    """Pool, runner, scheduler and loop around a loaded model."""
     with phases.phase("allocate KV pool"):
-        geometry = _geometry(config, hf, platform_spec, platform, groups, dtype)
-        pool, runner = _runner(model, attention, groups, geometry, platform, dtype)
-        scheduler = _scheduler(config, checkpoint, hf, model, groups, geometry, plugins, platform_spec)
-    overlap = platform_spec.overlap and not config.disable_overlap_schedule
-    engine = Engine(scheduler, runner, overlap=overlap)
-    info = _info(geometry, groups, decisions, dtype, platform_spec, model, overlap, phases)
-    return Built(engine, info, model)
+        geometry = _geometry(loaded, config)
+        runner = _runner(loaded, geometry)
+        scheduler = _scheduler(loaded, config, geometry, plugins)
+    overlap = loaded.platform_spec.overlap and not config.disable_overlap_schedule
+    return Built(Engine(scheduler, runner, overlap=overlap), _info(loaded, geometry, overlap, phases))
 
 
 def warm_up(engine: Engine) -> None:
@@ -107,7 +133,7 @@ def _build_model(
     decisions: Decisions,
     platform: Platform,
     dtype: torch.dtype,
-) -> tuple[Model, tuple[KVGroup, ...], Any]:
+) -> tuple[Model, tuple[KVGroup, ...], AttentionBackend]:
     spec = choose_model(hf, config, plugins, decisions)
     device = platform.device.type
     chosen = choose_attention(
@@ -138,18 +164,11 @@ def _reported(checkpoint: Checkpoint, report: Any) -> Iterator[tuple[str, torch.
         yield name, tensor
 
 
-def _geometry(
-    config: EngineConfig,
-    hf: dict[str, Any],
-    spec: PlatformSpec,
-    platform: Platform,
-    groups: tuple[KVGroup, ...],
-    dtype: torch.dtype,
-) -> Geometry:
-    rows = config.max_running_requests or spec.max_running_requests
-    context = context_length(hf, config)
-    per_token = sum(g.bytes_per_token(dtype.itemsize) for g in groups)
-    free = platform.free_memory()
+def _geometry(loaded: Loaded, config: EngineConfig) -> Geometry:
+    rows = config.max_running_requests or loaded.platform_spec.max_running_requests
+    context = context_length(loaded.hf, config)
+    per_token = sum(g.bytes_per_token(loaded.dtype.itemsize) for g in loaded.groups)
+    free = loaded.platform.free_memory()
     room = int(free * (config.mem_fraction_static or POOL_SHARE)) // per_token
     tokens = config.max_total_tokens or min(room, rows * context)
     if tokens * per_token > free:
@@ -166,74 +185,50 @@ def _geometry(
     return Geometry(rows=rows, context=context, page_size=config.page_size, pages=pages)
 
 
-def _runner(
-    model: Model,
-    attention: Any,
-    groups: tuple[KVGroup, ...],
-    geometry: Geometry,
-    platform: Platform,
-    dtype: torch.dtype,
-) -> tuple[Any, Any]:
+def _runner(loaded: Loaded, geometry: Geometry) -> StepExecutor:
     from sglcore.memory.pool import KVPool
     from sglcore.runner.runner import ModelRunner
 
-    pages = [geometry.pages] * len(groups)
-    pool = KVPool(groups, pages, geometry.page_size, dtype, platform.device)
-    runner = ModelRunner(
-        model,
-        attention,
+    groups, device = loaded.groups, loaded.platform.device
+    pool = KVPool(groups, [geometry.pages] * len(groups), geometry.page_size, loaded.dtype, device)
+    return ModelRunner(
+        loaded.model,
+        loaded.attention,
         pool,
         groups,
-        platform.launcher(),
+        loaded.platform.launcher(),
         rows=geometry.rows,
         pages_per_row=geometry.pages_per_row,
         page_size=geometry.page_size,
-        device=platform.device,
+        device=device,
     )
-    return pool, runner
 
 
-def _scheduler(
-    config: EngineConfig,
-    checkpoint: Checkpoint,
-    hf: dict[str, Any],
-    model: Model,
-    groups: tuple[KVGroup, ...],
-    geometry: Geometry,
-    plugins: Plugins,
-    spec: PlatformSpec,
-) -> Scheduler:
-    table = RowTable(geometry.rows, geometry.context, geometry.pages_per_row, len(groups))
-    shares = [GroupPages(geometry.pages, g.window if g.kind == "window" else 0) for g in groups]
+def _scheduler(loaded: Loaded, config: EngineConfig, geometry: Geometry, plugins: Plugins) -> Scheduler:
+    table = RowTable(geometry.rows, geometry.context, geometry.pages_per_row, len(loaded.groups))
+    shares = [GroupPages(geometry.pages, g.window if g.kind == "window" else 0) for g in loaded.groups]
     ledger = KVLedger(shares, geometry.page_size, table, cache=not config.disable_radix_cache)
-    chunk = config.chunked_prefill_size or spec.chunked_prefill_size
+    chunk = config.chunked_prefill_size or loaded.platform_spec.chunked_prefill_size
     limits = Limits(
-        chunk=chunk if chunk > 0 else 2**31 - 1, vocab_size=model.vocab_size, queued=config.max_queued_requests
+        chunk=chunk if chunk > 0 else 2**31 - 1,
+        vocab_size=loaded.model.vocab_size,
+        queued=config.max_queued_requests,
     )
     policy = plugins.registry("policies").factory(config.schedule_policy)()
-    return Scheduler(ledger, table, policy, limits, eos_token_ids(checkpoint, hf), config.random_seed)
+    return Scheduler(ledger, table, policy, limits, loaded.eos_ids, config.random_seed)
 
 
-def _info(
-    geometry: Geometry,
-    groups: tuple[KVGroup, ...],
-    decisions: Decisions,
-    dtype: torch.dtype,
-    platform: PlatformSpec,
-    model: Model,
-    overlap: bool,
-    phases: Phases,
-) -> dict[str, Any]:
+def _info(loaded: Loaded, geometry: Geometry, overlap: bool, phases: Phases) -> dict[str, Any]:
     return {
         "context_length": geometry.context,
         "max_running_requests": geometry.rows,
         "max_total_num_tokens": geometry.pages * geometry.page_size,
         "page_size": geometry.page_size,
-        "kv_groups": [{"kind": g.kind, "layers": len(g.layers), "window": g.window} for g in groups],
-        "dtype": str(dtype).removeprefix("torch."),
-        "platform": platform.name,
-        "vocab_size": model.vocab_size,
+        "kv_groups": [{"kind": g.kind, "layers": len(g.layers), "window": g.window} for g in loaded.groups],
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "platform": loaded.platform_spec.name,
+        "vocab_size": loaded.model.vocab_size,
         "overlap": overlap,
-        "decisions": decisions.table,
+        "decisions": loaded.decisions.table,
         "start_phases": phases.times,
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 REPLACEMENT = "\ufffd"
@@ -82,23 +83,18 @@ class WindowDetokenizer:
         return delta
 
 
-class StopStrings:
-    """Finds the stop string that is completed first, across chunk borders, and holds back only what may yet be one.
+class _Automaton:
+    """The trie of some stop strings with failure links (Aho and Corasick, 1975); not changed once built.
 
-    An Aho-Corasick automaton (Aho and Corasick, 1975): its state is the longest end of the text so far that starts a
-    stop string, which is exactly what must be held back; O(1) amortised a character. Where several stop strings end
-    at the same character the longest counts. With `trim` the stop string itself is not emitted.
+    A state is the longest end of the text so far that starts a stop string, `depth` its length; `match` is the longest
+    stop string that ends there.
     """
 
-    def __init__(self, stops: Sequence[str], *, trim: bool = True) -> None:
-        self._trim = trim
-        self._next: list[dict[str, int]] = [{}]
-        self._fail = [0]
-        self._depth = [0]
-        self._match: list[str | None] = [None]
-        self._state = 0
-        self._held = ""
-        self.matched: str | None = None
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self.next: list[dict[str, int]] = [{}]
+        self.fail = [0]
+        self.depth = [0]
+        self.match: list[str | None] = [None]
         for stop in stops:
             self._add(stop)
         self._link()
@@ -106,46 +102,69 @@ class StopStrings:
     def _add(self, stop: str) -> None:
         node = 0
         for char in stop:
-            if char not in self._next[node]:
-                self._next[node][char] = len(self._next)
-                self._next.append({})
-                self._fail.append(0)
-                self._depth.append(self._depth[node] + 1)
-                self._match.append(None)
-            node = self._next[node][char]
+            if char not in self.next[node]:
+                self.next[node][char] = len(self.next)
+                self.next.append({})
+                self.fail.append(0)
+                self.depth.append(self.depth[node] + 1)
+                self.match.append(None)
+            node = self.next[node][char]
         if node:
-            self._match[node] = stop
+            self.match[node] = stop
 
     def _link(self) -> None:
-        queue = deque(self._next[0].values())
+        queue = deque(self.next[0].values())
         while queue:
             node = queue.popleft()
-            for char, child in self._next[node].items():
-                self._fail[child] = self._step(self._fail[node], char)
-                if self._match[child] is None:
-                    self._match[child] = self._match[self._fail[child]]
+            for char, child in self.next[node].items():
+                self.fail[child] = self.step(self.fail[node], char)
+                if self.match[child] is None:
+                    self.match[child] = self.match[self.fail[child]]
                 queue.append(child)
 
-    def _step(self, state: int, char: str) -> int:
-        while state and char not in self._next[state]:
-            state = self._fail[state]
-        return self._next[state].get(char, 0)
+    def step(self, state: int, char: str) -> int:
+        while state and char not in self.next[state]:
+            state = self.fail[state]
+        return self.next[state].get(char, 0)
+
+
+@lru_cache(maxsize=32)
+def _automaton(stops: tuple[str, ...]) -> _Automaton:
+    """Shared by a request's branches, and by requests that stop at the same strings."""
+    return _Automaton(stops)
+
+
+class StopStrings:
+    """Finds the stop string that is completed first, across chunk borders, and holds back only what may yet be one.
+
+    Where several stop strings end at the same character the longest counts. With `trim` the stop string itself is not
+    emitted. O(1) amortised a character.
+    """
+
+    def __init__(self, stops: Sequence[str], *, trim: bool = True) -> None:
+        self._trim = trim
+        self._automaton = _automaton(tuple(stops)) if stops else None
+        self._state = 0
+        self._held = ""
+        self.matched: str | None = None
 
     def push(self, text: str) -> str:
         """Text that no stop string can claim any more. After a match, everything is swallowed."""
         if self.matched is not None:
             return ""
-        if len(self._next) == 1:
+        if self._automaton is None:
             return text
-        buffer = self._held + text
+        step, match = self._automaton.step, self._automaton.match
+        buffer, state = self._held + text, self._state
         for position in range(len(self._held), len(buffer)):
-            self._state = self._step(self._state, buffer[position])
-            found = self._match[self._state]
+            state = step(state, buffer[position])
+            found = match[state]
             if found is not None:
                 self.matched, self._held = found, ""
                 end = position + 1
                 return buffer[: end - len(found)] if self._trim else buffer[:end]
-        safe = len(buffer) - self._depth[self._state]
+        self._state = state
+        safe = len(buffer) - self._automaton.depth[state]
         self._held = buffer[safe:]
         return buffer[:safe]
 

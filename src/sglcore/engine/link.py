@@ -149,7 +149,7 @@ class ZmqClient:
     def fail_from_thread(self, reason: str) -> None:
         """`fail`, called by the thread that watches the engine."""
         self._dead = reason
-        if self._loop is not None:
+        if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.fail, reason)
 
     async def close(self) -> None:

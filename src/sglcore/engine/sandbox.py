@@ -6,21 +6,19 @@ text. Every loop turn, call, arithmetic operator and concatenation therefore pas
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import datetime
 from typing import Any
 
-from jinja2 import Template, TemplateError, nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
+from jinja2 import Template, nodes
+from jinja2.ext import loopcontrols
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import Namespace
+
+from sglcore.engine.template_names import GenerationTag, PlainNamespace, raise_exception, strftime_now, to_json
 
 MAX_BITS = 1 << 16  # of any number computed
 LONG_WIDTH = re.compile(r"\d{6}|\*")  # in a format string: a width of a million, or one taken from an argument
@@ -34,55 +32,6 @@ class OverBudget(Exception):
 _deadline: ContextVar[float] = ContextVar("template_deadline", default=float("inf"))
 
 
-class GenerationTag(Extension):
-    """`{% generation %}` marks the assistant's text for training; when serving it is transparent."""
-
-    tags = {"generation"}
-
-    def parse(self, parser: Parser) -> nodes.Scope:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.Scope(body, lineno=line)
-
-
-class PlainNamespace(Namespace):
-    """`namespace()` without attributes that start with an underscore."""
-
-    def __init__(*args: Any, **kwargs: Any) -> None:  # `self` positional, so that namespace(self=...) works
-        values = dict(*args[1:], **kwargs)
-        for name in values:
-            _check_name(name)
-        Namespace.__init__(args[0], values)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        _check_name(name)
-        super().__setitem__(name, value)
-
-
-def _check_name(name: Any) -> None:
-    if isinstance(name, str) and name.startswith("_"):
-        raise TemplateError(f"a namespace attribute may not start with an underscore: {name!r}")
-
-
-def _raise_exception(message: str) -> None:
-    raise TemplateError(message)
-
-
-def _strftime_now(pattern: str) -> str:
-    return datetime.now().strftime(pattern)
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Plain JSON: Jinja's own filter would escape HTML characters, which a prompt must not have."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
 class ChatSandbox(ImmutableSandboxedEnvironment):
     """The environment of Hugging Face chat templates. `max_length` bounds any text built, in characters."""
 
@@ -91,10 +40,10 @@ class ChatSandbox(ImmutableSandboxedEnvironment):
     def __init__(self, *, max_length: int) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols])
         self.max_length = max_length
-        self.filters["tojson"] = _to_json
+        self.filters["tojson"] = to_json
         for name in ("center", "indent", "format", "replace", "join"):
             self.filters[name] = self._sized(name)
-        self.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now, namespace=PlainNamespace)
+        self.globals.update(raise_exception=raise_exception, strftime_now=strftime_now, namespace=PlainNamespace)
 
     @contextmanager
     def budget(self, seconds: float) -> Iterator[None]:
@@ -147,7 +96,11 @@ class ChatSandbox(ImmutableSandboxedEnvironment):
         return super().wrap_str_format(value)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        self.tick()
+        if operator == "+":  # by far the most frequent, and its length is known only by doing it
+            result = left + right
+            if isinstance(result, str | list):
+                self.check_length(len(result))
+            return result
         if isinstance(left, int) and isinstance(right, int):
             if _bits(operator, left, right) > MAX_BITS:
                 raise OverBudget("it computes too large a number")
@@ -157,10 +110,7 @@ class ChatSandbox(ImmutableSandboxedEnvironment):
                     self.check_length(len(one) * max(other, 0))
         elif operator == "%" and isinstance(left, str):
             _check_format(left)
-        result = super().call_binop(context, operator, left, right)
-        if isinstance(result, str | list):
-            self.check_length(len(result))
-        return result
+        return super().call_binop(context, operator, left, right)
 
     def _check_growth(self, name: str, text: Any, args: tuple[Any, ...]) -> None:
         """Bound the text that a text method or filter of this name would build."""

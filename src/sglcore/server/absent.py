@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sglcore.errors import RequestError
-from sglcore.server.metrics import ServerMetrics
+from sglcore.server.metrics import MAX_FIELDS, ServerMetrics
 
 Neutral = Callable[[Any, dict[str, Any]], bool]
 
@@ -140,7 +140,7 @@ def check_fields(
         if not neutral(value, fields):
             raise unsupported(prefix + name, family)
     if ignored:
-        metrics.count_ignored(ignored)
+        metrics.count_ignored(ignored[:MAX_FIELDS])
 
 
 def unsupported(param: str, family: str) -> RequestError:

@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sglcore.contracts.routes import RouteEntry
+from sglcore.engine.branch_text import Piece
 from sglcore.engine.chat_template import RESERVED
 from sglcore.errors import RequestError
 from sglcore.request import FinishReason, GenerateRequest
 from sglcore.server import absent
 from sglcore.server.body import read_json
-from sglcore.engine.branch_text import Piece
 from sglcore.server.disconnect import while_connected
 from sglcore.server.errors import json_response
 from sglcore.server.face import Face

@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sglcore.contracts.routes import RouteEntry
+from sglcore.engine.branch_text import Piece
 from sglcore.errors import RequestError
 from sglcore.request import GenerateRequest, TokenLogprobs
 from sglcore.server import absent
 from sglcore.server.body import read_json
-from sglcore.engine.branch_text import Piece
 from sglcore.server.disconnect import while_connected
 from sglcore.server.errors import json_response
 from sglcore.server.face import Face
@@ -22,7 +22,7 @@ from sglcore.server.generation import new_rid
 from sglcore.server.openai import check_model, finish_fields, openai_body, to_ask, unix_now
 from sglcore.server.params import sampling_params
 from sglcore.server.prompts import is_batch
-from sglcore.server.schemas import MAX_PROMPTS, CompletionFields, convert
+from sglcore.server.schemas import CompletionFields, convert
 from sglcore.server.sse import EventStream, event
 from sglcore.server.usage import Usage
 
@@ -44,8 +44,7 @@ def completion_routes(face: Face) -> list[RouteEntry]:
 
 
 async def _prepare(face: Face, asked: CompletionFields) -> list[GenerateRequest]:
-    if not face.prompts.text:  # raises where there is no tokenizer
-        return []
+    _ = face.prompts.text  # raises where there is no tokenizer
     prompts = await _prompt_ids(face, asked.prompt)
     if asked.max_tokens == 0 and not asked.echo:
         raise RequestError("`max_tokens` must be at least 1 without `echo`; it is 0.", param="max_tokens")
@@ -65,15 +64,7 @@ async def _prompt_ids(face: Face, prompt: str | list[Any]) -> list[list[int]]:
         return [await face.prompts.encode(prompt, "prompt")]
     if not is_batch(prompt):
         return [face.prompts.check_ids(prompt, "prompt")]
-    if len(prompt) > MAX_PROMPTS:
-        raise RequestError(f"`prompt` holds {len(prompt)} prompts, more than {MAX_PROMPTS}.", param="prompt")
-    result = []
-    for i, one in enumerate(prompt):
-        if isinstance(one, str):
-            result.append(await face.prompts.encode(one, f"prompt[{i}]"))
-        else:
-            result.append(face.prompts.check_ids(one, f"prompt[{i}]"))
-    return result
+    return await face.prompts.ids_of(prompt, "prompt")
 
 
 class CompletionAnswer:

@@ -20,7 +20,7 @@ from sglcore.server.disconnect import while_connected
 from sglcore.server.errors import json_response
 from sglcore.server.face import Face
 from sglcore.server.generation import new_rid
-from sglcore.server.native import WEIGHT_VERSION
+from sglcore.server.native_answer import WEIGHT_VERSION
 from sglcore.server.schemas import AbortFields, convert
 
 HEALTH_SECONDS = 20.0

@@ -11,9 +11,9 @@ from typing import Any, cast
 import msgspec
 
 from sglcore.contracts.routes import RouteContext
+from sglcore.engine.branch_text import BranchText, Piece
 from sglcore.errors import EngineDead, RequestError
 from sglcore.request import GenerateRequest, RequestOutput
-from sglcore.engine.branch_text import BranchText, Piece
 from sglcore.server.metrics import RequestTimer, ServerMetrics
 
 Pieces = AsyncGenerator[list[Piece], None]

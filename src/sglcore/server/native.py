@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -14,21 +10,20 @@ from starlette.responses import Response
 
 from sglcore.contracts.routes import RouteEntry
 from sglcore.errors import RequestError
-from sglcore.request import FinishReason, GenerateRequest, TokenLogprobs, pack_ids
+from sglcore.request import GenerateRequest, pack_ids
 from sglcore.server import absent
 from sglcore.server.body import read_json
-from sglcore.engine.branch_text import Piece
 from sglcore.server.disconnect import while_connected
 from sglcore.server.errors import json_response
 from sglcore.server.face import Face, namespace
 from sglcore.server.generation import new_rid
+from sglcore.server.native_answer import NativeAnswer
 from sglcore.server.params import sampling_params
 from sglcore.server.prompts import is_batch
-from sglcore.server.schemas import MAX_PROMPTS, NativeFields, NativeSampling, convert
-from sglcore.server.sse import EventStream, event
+from sglcore.server.schemas import NativeFields, NativeSampling, convert
+from sglcore.server.sse import EventStream
 
 DEFAULT_TOKENS = 128
-WEIGHT_VERSION = "default"
 
 
 def native_routes(face: Face) -> list[RouteEntry]:
@@ -70,18 +65,11 @@ async def _prompts(face: Face, fields: NativeFields) -> tuple[list[list[int]], b
     if isinstance(fields.text, str):
         return [await face.prompts.encode(fields.text, "text")], True
     if fields.text is not None:
-        _check_count(fields.text, "text")
-        return [await face.prompts.encode(text, f"text[{i}]") for i, text in enumerate(fields.text)], False
+        return await face.prompts.ids_of(fields.text, "text"), False
     ids = fields.input_ids or []
     if not is_batch(ids):
         return [face.prompts.check_ids(ids, "input_ids")], True
-    _check_count(ids, "input_ids")
-    return [face.prompts.check_ids(one, f"input_ids[{i}]") for i, one in enumerate(ids)], False
-
-
-def _check_count(prompts: list[Any], param: str) -> None:
-    if not 1 <= len(prompts) <= MAX_PROMPTS:
-        raise RequestError(f"`{param}` holds {len(prompts)} prompts; 1 to {MAX_PROMPTS} are taken.", param=param)
+    return await face.prompts.ids_of(ids, "input_ids"), False
 
 
 def _spread(value: Any, count: int, param: str) -> list[Any]:
@@ -120,94 +108,3 @@ def _ask(face: Face, ids: list[int], rid: str, params: dict[str, Any], prompt: s
         _ = face.prompts.text  # stop strings need a tokenizer
     sampling = sampling_params(asked, face.model, max_new_tokens=room, seed=asked.sampling_seed, prefix=prefix)
     return GenerateRequest(rid=rid, input_ids=pack_ids(ids), sampling=sampling, n=asked.n or 1)
-
-
-@dataclass(slots=True)
-class Branch:
-    """All that one branch has given so far; a native chunk repeats it whole."""
-
-    text: str = ""
-    ids: list[int] = field(default_factory=list)
-    output_logprobs: list[TokenLogprobs] = field(default_factory=list)
-    input_logprobs: list[TokenLogprobs] = field(default_factory=list)
-    last: Piece | None = None
-
-    def take(self, piece: Piece) -> None:
-        self.text += piece.text
-        self.ids += piece.token_ids
-        self.output_logprobs += piece.logprobs
-        self.input_logprobs += piece.input_logprobs or []
-        self.last = piece
-
-
-class NativeAnswer:
-    """Writes the answer: one object for a single prompt and branch, else a list, prompt by prompt."""
-
-    def __init__(self, face: Face, fields: NativeFields, asks: list[GenerateRequest], single: bool) -> None:
-        self.fields = fields
-        self._face = face
-        self._asks = asks
-        self._single = single
-        self._started = time.perf_counter()
-        self._first = [sum(ask.n for ask in asks[:i]) for i in range(len(asks))]
-        self._branches = [Branch() for ask in asks for _ in range(ask.n)]
-
-    async def whole(self) -> Any:
-        for pieces in await self._face.generation.collect(self._asks):
-            for piece in pieces:
-                self._branches[self._index(piece)].take(piece)
-        asks = [ask for ask in self._asks for _ in range(ask.n)]
-        bodies = [self._body(ask, branch) for ask, branch in zip(asks, self._branches, strict=True)]
-        return bodies[0] if self._single else bodies
-
-    async def events(self) -> AsyncGenerator[bytes, None]:
-        async with aclosing(self._face.generation.run(self._asks, stream=True)) as steps:
-            async for pieces in steps:
-                yield b"".join(self._event(piece) for piece in pieces)
-
-    def _event(self, piece: Piece) -> bytes:
-        index = self._index(piece)
-        self._branches[index].take(piece)
-        body = self._body(self._asks[piece.prompt], self._branches[index])
-        return event(body if self._single else body | {"index": index})
-
-    def _index(self, piece: Piece) -> int:
-        return self._first[piece.prompt] + piece.branch
-
-    def _body(self, ask: GenerateRequest, branch: Branch) -> dict[str, Any]:
-        piece = branch.last
-        meta = {
-            "id": ask.rid,
-            "finish_reason": native_finish(piece.finish, len(branch.ids)) if piece and piece.finish else None,
-            "prompt_tokens": len(ask.token_ids()),
-            "completion_tokens": len(branch.ids),
-            "cached_tokens": piece.cached_tokens if piece else 0,
-            "weight_version": WEIGHT_VERSION,
-            "e2e_latency": time.perf_counter() - self._started,
-        }
-        if ask.return_logprob:
-            meta |= self._logprobs(ask, branch)
-        body: dict[str, Any] = {} if self._face.context.text is None else {"text": branch.text}
-        return body | {"output_ids": branch.ids, "meta_info": meta}
-
-    def _logprobs(self, ask: GenerateRequest, branch: Branch) -> dict[str, Any]:
-        names, with_text = self._face.names, self.fields.return_text_in_logprobs
-        shown: dict[str, Any] = {
-            "input_token_logprobs": [names.native(one, with_text) for one in branch.input_logprobs],
-            "output_token_logprobs": [names.native(one, with_text) for one in branch.output_logprobs],
-        }
-        if ask.top_logprobs:
-            shown |= {
-                "input_top_logprobs": [names.native_top(one, with_text) for one in branch.input_logprobs],
-                "output_top_logprobs": [names.native_top(one, with_text) for one in branch.output_logprobs],
-            }
-        return shown
-
-
-def native_finish(finish: FinishReason, tokens: int) -> dict[str, Any]:
-    """SGLang's finish_reason object."""
-    if finish.type == "stop":
-        return {"type": "stop", "matched": finish.matched}
-    if finish.type == "length":
-        return {"type": "length", "length": tokens}
-    return {"type": finish.type, "message": finish.message or "Aborted.", "status_code": finish.status or None}

@@ -7,7 +7,7 @@ from typing import Any
 from sglcore.contracts.routes import ModelInfo
 from sglcore.errors import RequestError
 from sglcore.request import SamplingParams
-from sglcore.server.schemas import SamplingFields
+from sglcore.server.schemas import MAX_STOP_TOTAL, SamplingFields
 
 FROM_MODEL = ("temperature", "top_p", "top_k", "min_p")
 COPIED = ("ignore_eos", "skip_special_tokens", "spaces_between_special_tokens", "no_stop_trim")
@@ -27,7 +27,7 @@ def sampling_params(
     return SamplingParams(
         max_new_tokens=max_new_tokens,
         seed=None if seed is None else seed % 2**63,
-        stop=_stops(fields),
+        stop=_stops(fields, prefix),
         stop_token_ids=_stop_ids(fields, model, prefix),
         **values,
     )
@@ -38,9 +38,15 @@ def _usable(model: ModelInfo, name: str) -> bool:
     return value is not None and not (name == "top_k" and value == 0)  # Transformers writes 0 for "all"
 
 
-def _stops(fields: SamplingFields) -> tuple[str, ...]:
+def _stops(fields: SamplingFields, prefix: str) -> tuple[str, ...]:
     stop = fields.stop or ()
-    return (stop,) if isinstance(stop, str) else tuple(dict.fromkeys(stop))
+    stops = (stop,) if isinstance(stop, str) else tuple(dict.fromkeys(stop))
+    total = sum(map(len, stops))
+    if total > MAX_STOP_TOTAL:
+        raise RequestError(
+            f"`{prefix}stop` has {total} characters in all, more than {MAX_STOP_TOTAL}.", param=f"{prefix}stop"
+        )
+    return stops
 
 
 def _stop_ids(fields: SamplingFields, model: ModelInfo, prefix: str) -> tuple[int, ...]:

@@ -8,9 +8,9 @@ from typing import Any
 from sglcore.contracts.routes import ModelInfo, RouteContext
 from sglcore.contracts.services import TextService
 from sglcore.errors import RequestError
+from sglcore.server.schemas import MAX_PROMPTS
 
 LONG_TEXT = 20_000  # characters; longer ones are tokenized in a thread, so that other requests go on
-SCALAR_IDS = "a list of token ids"
 
 
 class Prompts:
@@ -32,15 +32,28 @@ class Prompts:
         return self._text
 
     async def encode(self, text: str, param: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of a text. Raises RequestError naming `param`."""
+        """Token ids of a text. Raises RequestError naming `param` where it gives none."""
+        (ids,) = await self.encode_all([text], add_special_tokens=add_special_tokens)
+        return _some(ids, param)
+
+    async def encode_all(self, texts: list[str], *, add_special_tokens: bool = True) -> list[list[int]]:
+        """Token ids of each text, possibly none."""
         service = self.text
-        if len(text) <= LONG_TEXT:
-            ids = service.encode(text, add_special_tokens=add_special_tokens)
-        else:
-            ids = await asyncio.to_thread(service.encode, text, add_special_tokens=add_special_tokens)
-        if not ids:
-            raise RequestError(f"`{param}` is empty: it gives no tokens.", param=param, remedy="Send some text.")
-        return ids
+
+        def encode() -> list[list[int]]:
+            return [service.encode(text, add_special_tokens=add_special_tokens) for text in texts]
+
+        return encode() if sum(map(len, texts)) <= LONG_TEXT else await asyncio.to_thread(encode)
+
+    async def ids_of(self, prompts: list[Any], param: str) -> list[list[int]]:
+        """Checked ids of several prompts, each a text or a list of ids. Raises RequestError naming the bad one."""
+        if not 1 <= len(prompts) <= MAX_PROMPTS:
+            raise RequestError(f"`{param}` holds {len(prompts)} prompts; 1 to {MAX_PROMPTS} are taken.", param=param)
+        encoded = iter(await self.encode_all([p for p in prompts if isinstance(p, str)]) if _has_text(prompts) else [])
+        return [
+            _some(next(encoded), f"{param}[{i}]") if isinstance(p, str) else self.check_ids(p, f"{param}[{i}]")
+            for i, p in enumerate(prompts)
+        ]
 
     async def render(self, messages: list[dict[str, Any]], arguments: dict[str, Any]) -> list[int]:
         """Token ids of a chat, by the model's template (which writes the special tokens itself)."""
@@ -54,7 +67,9 @@ class Prompts:
     def check_ids(self, ids: Any, param: str) -> list[int]:
         """A non-empty list of ids inside the vocabulary. Raises RequestError naming the first that is not."""
         if not isinstance(ids, list) or not ids:
-            raise RequestError(f"`{param}` must be a non-empty {SCALAR_IDS.removeprefix('a ')}.", param=param)
+            raise RequestError(f"`{param}` must be a non-empty list of token ids.", param=param)
+        if len(ids) > self._model.context_length:
+            raise self._too_long(len(ids), param)  # before looking at each of what may be millions
         size = self._model.vocab_size
         for position, i in enumerate(ids):
             if type(i) is not int or not 0 <= i < size:
@@ -71,12 +86,7 @@ class Prompts:
         context = self._model.context_length
         room = context - len(ids)
         if room <= 0 and not (room == 0 and asked == 0):
-            raise RequestError(
-                f"`{prompt}` has {len(ids)} tokens; the context of {context} tokens leaves no room for an answer.",
-                param=prompt,
-                code="context_length_exceeded",
-                remedy=f"Send at most {context - 1} tokens.",
-            )
+            raise self._too_long(len(ids), prompt)
         if asked is None:
             return room if default is None else min(default, room)
         if asked > room:
@@ -88,6 +98,25 @@ class Prompts:
                 remedy=f"Ask for at most {room}.",
             )
         return asked
+
+    def _too_long(self, tokens: int, param: str) -> RequestError:
+        context = self._model.context_length
+        return RequestError(
+            f"`{param}` has {tokens} tokens; the context of {context} tokens leaves no room for an answer.",
+            param=param,
+            code="context_length_exceeded",
+            remedy=f"Send at most {context - 1} tokens.",
+        )
+
+
+def _has_text(prompts: list[Any]) -> bool:
+    return any(isinstance(prompt, str) for prompt in prompts)
+
+
+def _some(ids: list[int], param: str) -> list[int]:
+    if not ids:
+        raise RequestError(f"`{param}` is empty: it gives no tokens.", param=param, remedy="Send some text.")
+    return ids
 
 
 def is_batch(prompt: list[Any]) -> bool:

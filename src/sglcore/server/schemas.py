@@ -16,6 +16,7 @@ from sglcore.request import INT32_MAX
 
 MAX_STOPS = 64
 MAX_STOP_LENGTH = 1024
+MAX_STOP_TOTAL = 8192  # characters of all stop strings together
 MAX_STOP_IDS = 1024
 MAX_BRANCHES = 128
 MAX_TOP_LOGPROBS = 128

@@ -34,8 +34,7 @@ async def _tokenize(face: Face, fields: dict[str, Any]) -> dict[str, Any]:
     asked = convert(fields, TokenizeFields)
     check_model(face.model, asked.model)
     texts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
-    special = asked.add_special_tokens
-    lists = [await face.prompts.encode(text, "prompt", add_special_tokens=special) if text else [] for text in texts]
+    lists = await face.prompts.encode_all(texts, add_special_tokens=asked.add_special_tokens)
     counts = [len(ids) for ids in lists]
     single = isinstance(asked.prompt, str)
     return {

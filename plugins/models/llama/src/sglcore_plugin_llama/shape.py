@@ -26,12 +26,15 @@ class LlamaShape:
     window: int
 
     @classmethod
-    def read(cls, config: dict[str, Any]) -> LlamaShape:
-        """From config.json. Raises ConfigError for a missing size or what this model does not compute."""
+    def read(cls, config: dict[str, Any], default_window: int | None = None) -> LlamaShape:
+        """From config.json. Raises ConfigError for a missing size or what this model does not compute.
+
+        default_window: sliding window where the config has no such key; None: the key means nothing here.
+        """
         needed = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-        if missing := [key for key in needed if not isinstance(config.get(key), int)]:
+        if missing := [key for key in needed if not _positive(config.get(key))]:
             raise ConfigError(
-                f"config.json does not give {', '.join(missing)}.", remedy="Use the config.json the model came with."
+                f"config.json gives no positive {', '.join(missing)}.", remedy="Use the config.json the model came with."
             )
         if (act := config.get("hidden_act", "silu")) not in ("silu", "swish"):
             raise ConfigError(
@@ -57,5 +60,9 @@ class LlamaShape:
             attention_bias=bool(config.get("attention_bias")),
             mlp_bias=bool(config.get("mlp_bias")),
             tied=bool(config.get("tie_word_embeddings")),
-            window=int(config.get("sliding_window") or 0),
+            window=0 if default_window is None else int(config.get("sliding_window", default_window) or 0),
         )
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int) and value > 0

@@ -11,7 +11,7 @@ LLAMA = ModelSpec(
 )
 MISTRAL = ModelSpec(
     name="MistralForCausalLM",
-    factory="sglcore_plugin_llama.model:LlamaForCausalLM",
+    factory="sglcore_plugin_llama.model:MistralForCausalLM",
     summary="Mistral: Llama with an optional sliding window",
     needs=("sliding_window",),
 )

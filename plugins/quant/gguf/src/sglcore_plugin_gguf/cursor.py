@@ -92,9 +92,7 @@ class Cursor:
         texts: list[str] = []
         for index in range(number):
             if at + 8 > end:
-                raise broken(
-                    self.path, f"{what} holds {number} texts, but the file ends in number {index}"
-                )
+                raise broken(self.path, f"{what} holds {number} texts, but the file ends in number {index}")
             start = at + 8
             at = start + length_at(data, at)[0]
             if at > end:

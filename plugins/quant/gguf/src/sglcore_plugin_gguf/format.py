@@ -55,13 +55,23 @@ class GGUFCheckpoint:
         return text_assets(self._meta)
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """(Hugging Face parameter name, float32 CPU tensor) in file order, decoded on all cores a few ahead."""
+        """(Hugging Face parameter name, float32 CPU tensor) in file order, decoded on all cores a few ahead.
+
+        Until the iterator ends or is closed, torch runs the consumer's operations on one thread.
+        """
         import torch  # here, so that API processes can open a file without it
 
-        for part in self._parts:
-            wanted = [self._wanted(entry) for entry in part.tensors if entry.name != FREQS_TENSOR]
-            for name, array in decoded(part.data, wanted):
-                yield name, torch.from_numpy(array)
+        threads = torch.get_num_threads()
+        # torch's team waits spinning after each copy and would take the cores from the decoders:
+        # measured 3.1 s against 0.4 s for filling a model of 135 M parameters on two cores.
+        torch.set_num_threads(1)
+        try:
+            for part in self._parts:
+                wanted = [self._wanted(entry) for entry in part.tensors if entry.name != FREQS_TENSOR]
+                for name, array in decoded(part.data, wanted):
+                    yield name, torch.from_numpy(array)
+        finally:
+            torch.set_num_threads(threads)
 
     def _wanted(self, entry: TensorEntry) -> Wanted:
         name = self._arch.hf_name(entry.name) or entry.name  # opening has refused names without one

@@ -74,6 +74,7 @@ def _submit(pool: ThreadPoolExecutor, data: memoryview, wanted: Wanted) -> _Job:
     entry = wanted.entry
     raw = np.frombuffer(data, np.uint8, entry.size, entry.start)
     out = np.empty(entry.shape, np.float32)
+    units: NDArray[np.uint8]
     if wanted.heads:
         half = entry.shape[0] // wanted.heads // 2
         units = raw.reshape(wanted.heads, half, 2, -1)  # [heads, half, pair, row bytes]

@@ -13,7 +13,7 @@ from sglcore.errors import ConfigError
 from sglcore_plugin_gguf.byte_level import ADDS_BOS, byte_level_parts
 from sglcore_plugin_gguf.metadata import Metadata
 from sglcore_plugin_gguf.sentencepiece import sentencepiece_parts
-from sglcore_plugin_gguf.vocabulary import CONTROL, USER_DEFINED, Vocabulary
+from sglcore_plugin_gguf.vocabulary import CONTROL, UNKNOWN, USER_DEFINED, Vocabulary
 
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding", "sep": "seperator", "mask": "mask"}
 
@@ -22,18 +22,17 @@ def text_assets(meta: Metadata) -> TextAssets:
     """Tokenizer, chat template and special tokens. Raises ConfigError where the file has no usable vocabulary."""
     vocabulary = Vocabulary.read(meta)
     template = meta.text("tokenizer.chat_template") if meta.has("tokenizer.chat_template") else None
-    special = {}
-    for role, word in _ROLES.items():
-        index = meta.token_id(f"tokenizer.ggml.{word}_token_id")
-        if index is not None:
-            special[f"{role}_token"] = vocabulary.tokens[index]
-    document = _document(meta, vocabulary)
+    roles = {role: meta.token_id(f"tokenizer.ggml.{word}_token_id") for role, word in _ROLES.items()}
+    special = {f"{role}_token": index for role, index in roles.items() if index is not None}
+    document = _document(meta, vocabulary, frozenset(special.values()))
     return TextAssets(
-        tokenizer_json=json.dumps(document, ensure_ascii=False).encode(), chat_template=template, special_tokens=special
+        tokenizer_json=json.dumps(document, ensure_ascii=False).encode(),
+        chat_template=template,
+        special_tokens={role: vocabulary.tokens[index] for role, index in special.items()},
     )
 
 
-def _document(meta: Metadata, vocabulary: Vocabulary) -> dict[str, Any]:
+def _document(meta: Metadata, vocabulary: Vocabulary, special: frozenset[int]) -> dict[str, Any]:
     kind = meta.text("tokenizer.ggml.model")
     if kind == "gpt2":
         parts = byte_level_parts(meta, vocabulary)
@@ -48,14 +47,14 @@ def _document(meta: Metadata, vocabulary: Vocabulary) -> dict[str, Any]:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": _added_tokens(vocabulary, parts["model"]["vocab"]),
+        "added_tokens": _added_tokens(vocabulary, parts["model"]["vocab"], special),
         **parts,
         "post_processor": _post_processor(meta, vocabulary, kind),
     }
 
 
-def _added_tokens(vocabulary: Vocabulary, ids: dict[str, int]) -> list[dict[str, Any]]:
-    """Control tokens as special ones, user-defined ones as plain ones; both are matched whole in text.
+def _added_tokens(vocabulary: Vocabulary, ids: dict[str, int], special: frozenset[int]) -> list[dict[str, Any]]:
+    """Tokens matched whole in text: control and unknown ones and those with a role as special, user-defined as plain.
 
     One that the model knows under another spelling (gemma's runs of spaces) is left to the merges.
     """
@@ -67,10 +66,10 @@ def _added_tokens(vocabulary: Vocabulary, ids: dict[str, int]) -> list[dict[str,
             "lstrip": False,
             "rstrip": False,
             "normalized": False,
-            "special": kind == CONTROL,
+            "special": kind != USER_DEFINED or index in special,
         }
         for index, kind in enumerate(vocabulary.types)
-        if kind in (CONTROL, USER_DEFINED) and ids.get(vocabulary.tokens[index]) == index
+        if (kind in (CONTROL, UNKNOWN, USER_DEFINED) or index in special) and ids.get(vocabulary.tokens[index]) == index
     ]
 
 

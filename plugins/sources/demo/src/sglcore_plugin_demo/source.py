@@ -36,7 +36,9 @@ class DemoSource:
         spec = PathFinder.find_spec(PACKAGE)
         folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
         if not folders:
-            raise ConfigError(f"Model {name!r} needs the package {REQUIREMENT}, which is not installed.", remedy=_INSTALL)
+            raise ConfigError(
+                f"Model {name!r} needs the package {REQUIREMENT}, which is not installed.", remedy=_INSTALL
+            )
         path = folders[0] / FILE
         size = path.stat().st_size if path.is_file() else 0
         if size != SIZE:

@@ -56,7 +56,7 @@ def _explained(error: Exception, model: str, revision: str | None) -> ConfigErro
     text = " ".join(str(error).split())[:300] or type(error).__name__
     if kinds & {"NotExistError", "NoValidRevisionError"} or _status(error) == 404:
         return ConfigError(f"ModelScope has no model {wanted}: {text}.", remedy="Check the id and --revision.")
-    if kinds & {"NotLoginException"} or _status(error) in (401, 403):
+    if kinds & {"NotLoginException", "AuthenticationError", "PermissionDeniedError"} or _status(error) in (401, 403):
         return ConfigError(
             f"ModelScope model {wanted} is not open to this account: {text}.",
             remedy="Accept its terms on its page and run `modelscope login`.",

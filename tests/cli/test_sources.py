@@ -1,0 +1,154 @@
+"""Precedence of the sources of flag values, and what a config file may say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sglcore.cli.flags import Flag, flags_of
+from sglcore.cli.sources import Given, config_from, gather, peek, peek_plugins, values_from
+from sglcore.config import EngineConfig, ServerConfig
+from sglcore.errors import ConfigError
+
+FLAGS = flags_of(ServerConfig)
+TONE = Flag("reply_tone", str, "plain", "How to sound.", "reply-tone", "dist-a")
+
+
+@pytest.fixture
+def file(tmp_path: Path):
+    def write(text: str) -> str:
+        path = tmp_path / "serve.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def refuse(text: str) -> None:
+    raise AssertionError(text)
+
+
+def collect(flags=FLAGS, typed=None, file=None, environ=None, warn=refuse) -> dict[str, Given]:
+    return gather(flags, typed or {}, file, environ or {}, warn)
+
+
+@pytest.mark.parametrize(
+    ("typed", "in_file", "variable", "expected"),
+    [
+        (None, None, None, 1),
+        (None, None, "2", 2),
+        (None, "3", "2", 3),
+        (None, "3", None, 3),
+        ("4", "3", "2", 4),
+        ("4", None, "2", 4),
+        ("4", "3", None, 4),
+        (None, None, "", 1),
+        (None, "null", "2", 2),
+    ],
+)
+def test_precedence(file, typed: str | None, in_file: str | None, variable: str | None, expected: int) -> None:
+    given = collect(
+        typed={"model_path": "m"} | ({"page_size": typed} if typed else {}),
+        file=file(f"page-size: {in_file}") if in_file else None,
+        environ={} if variable is None else {"SGLCORE_PAGE_SIZE": variable},
+    )
+    assert config_from(ServerConfig, FLAGS, given).page_size == expected
+
+
+def test_file_keys_in_both_spellings_and_native_types(file) -> None:
+    path = file("model: m\npage_size: 8\nmem-fraction-static: 0.5\ndisable-radix-cache: true\n"
+                "json-model-override-args: {a: 1}\nenable-metrics: false\n")  # fmt: skip
+    config = config_from(ServerConfig, FLAGS, collect(file=path))
+    assert (config.model_path, config.page_size, config.mem_fraction_static) == ("m", 8, 0.5)
+    assert (config.disable_radix_cache, config.enable_metrics) == (True, False)
+    assert config.json_model_override_args == '{"a":1}'
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("- a\n- b\n", "must map flag names"),
+        ("1: 2\n", "must map flag names"),
+        ("a: [\n", "is not YAML"),
+        ("page-sise: 3\n", "Unknown flag --page-sise in"),
+        ("page-size: 3\npage_size: 3\n", "twice"),
+        ("model: a\nmodel-path: a\n", "twice"),
+        ("tp-size: 8\n", "`--tp-size` (from"),
+        ("extras: {a: 1}\n", "Unknown flag --extras"),
+    ],
+)
+def test_a_bad_file_is_told(file, text: str, told: str) -> None:
+    path = file(text)
+    with pytest.raises(ConfigError) as error:
+        collect(file=path)
+    assert told in str(error.value)
+    assert path in str(error.value)
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        collect(file=str(tmp_path / "absent.yaml"))
+
+
+def test_an_empty_file_gives_nothing(file) -> None:
+    assert collect(file=file("# nothing yet\n")) == {}
+
+
+def test_trivial_requests_for_missing_flags_pass(file) -> None:
+    assert collect(file=file("tp-size: 1\nenable-mixed-chunk: true\nenable-lora: false\n")) == {}
+    assert collect(environ={"SGLCORE_TP_SIZE": "1"}) == {}
+
+
+def test_a_missing_flag_in_a_variable_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"`--tp-size` \(from SGLCORE_TP_SIZE\)"):
+        collect(environ={"SGLCORE_TP_SIZE": "2"})
+
+
+def test_an_unknown_variable_is_a_warning_with_the_nearest_flag() -> None:
+    warnings: list[str] = []
+    assert collect(environ={"SGLCORE_PAGESIZE": "2", "OTHER": "x"}, warn=warnings.append) == {}
+    assert len(warnings) == 1
+    assert "SGLCORE_PAGESIZE is ignored" in warnings[0]
+    assert "--page-size" in warnings[0]
+
+
+def test_flags_of_the_server_do_not_disturb_other_commands(file) -> None:
+    engine = flags_of(EngineConfig)
+    given = collect(engine, file=file("model: m\nport: 1\n"), environ={"SGLCORE_HOST": "::"})
+    assert set(given) == {"model_path"}
+
+
+def test_values_of_plugins_land_in_extras() -> None:
+    flags = (*FLAGS, TONE)
+    typed = {"model_path": "m"}
+    assert config_from(ServerConfig, flags, collect(flags, typed)).extras == {"reply-tone": "plain"}
+    given = collect(flags, typed, environ={"SGLCORE_REPLY_TONE": "warm"})
+    assert config_from(ServerConfig, flags, given).extras == {"reply-tone": "warm"}
+    assert values_from(flags, given) == {"model_path": "m", "extras": {"reply-tone": "warm"}}
+
+
+def test_values_are_only_what_was_given() -> None:
+    assert values_from(FLAGS, collect(typed={"page_size": "4"})) == {"page_size": 4}
+
+
+def test_no_model_is_told_with_the_remedy() -> None:
+    with pytest.raises(ConfigError, match=r"No model was named\. Give one"):
+        config_from(ServerConfig, FLAGS, {})
+
+
+@pytest.mark.parametrize(
+    ("argv", "value"),
+    [([], None), (["--plugins", "a"], "a"), (["--plugins=a", "--plugins", "b"], "b"), (["--plugins"], None)],
+)
+def test_peek(argv: list[str], value: str | None) -> None:
+    assert peek(argv, "--plugins") == value
+
+
+def test_plugins_are_known_before_parsing(file) -> None:
+    path = file("plugins: from-file")
+    assert peek_plugins([], {}) == "auto"
+    assert peek_plugins([], {"SGLCORE_PLUGINS": "from-env"}) == "from-env"
+    assert peek_plugins(["--config", path], {"SGLCORE_PLUGINS": "from-env"}) == "from-file"
+    assert peek_plugins([], {"SGLCORE_CONFIG": path}) == "from-file"
+    assert peek_plugins(["--config", path, "--plugins", "typed"], {}) == "typed"
