@@ -29,7 +29,10 @@ def main() -> int:
         print(f"\n  you    {QUESTION['messages'][0]['content']}\n  demo   {reply}\n")
         print(f"  The server goes on at {URL}. Ask it something:\n")
         print(f"  curl -N {URL}/v1/chat/completions -H 'Content-Type: application/json' \\")
-        print("""    -d '{"model": "demo", "stream": true, "messages": [{"role": "user", "content": "Hello!"}]}'\n""", flush=True)
+        print(
+            """    -d '{"model": "demo", "stream": true, "messages": [{"role": "user", "content": "Hello!"}]}'\n""",
+            flush=True,
+        )
         return server.wait()
     except KeyboardInterrupt:
         server.send_signal(signal.SIGINT)

@@ -73,7 +73,18 @@ def test_no_import_circles():
         visit(module, ())
 
 
-NO_TORCH = ("errors", "config", "request", "batch", "options", "contracts", "hookspecs", "registry", "plugins", "scheduler")
+NO_TORCH = (
+    "errors",
+    "config",
+    "request",
+    "batch",
+    "options",
+    "contracts",
+    "hookspecs",
+    "registry",
+    "plugins",
+    "scheduler",
+)
 
 
 def test_floors_without_torch_stay_without_torch():
@@ -91,8 +102,7 @@ FORBIDDEN = {  # pattern -> the one room where it may stand
     r"\btorch\.cuda\b": None,
     r"^\s*(import|from) (pickle|dill|cloudpickle|shelve|marshal)\b": None,
     r"\btorch\.load\(": None,
-    r"\bjinja2\.(Environment|Template)\b|import (Environment|Template)\b": None,
-    r"ImmutableSandboxedEnvironment": "src/sglcore/engine/sandbox.py",
+    r"^\s*(from|import) jinja2\b": "src/sglcore/engine/sandbox.py",
     r"\bfrom_pretrained\(": ("src/sglcore/builtin/transformers_", "src/sglcore/engine/text.py", "src/sglcore/testing/"),
     r"(?<![\w.])(eval|exec)\(": None,
     r"yaml\.load\(": None,
@@ -116,7 +126,9 @@ def test_nothing_forbidden(pattern):
 def test_functions_are_short_and_simple():
     everything = [p for p in [*ALL_FILES, *PLUGIN_FILES] if "tests" not in p.parts]
     found = [f for p in everything for f in house.functions(p)]
-    wrong = [f"{f.where}: {f.lines} lines, complexity {f.complexity}" for f in found if f.lines > 60 or f.complexity > 10]
+    wrong = [
+        f"{f.where}: {f.lines} lines, complexity {f.complexity}" for f in found if f.lines > 60 or f.complexity > 10
+    ]
     assert not wrong, "\n".join(wrong)
     lengths = sorted(f.lines for f in found)
     assert lengths[int(0.9 * len(lengths))] <= 30

@@ -15,7 +15,9 @@ from sglcore.options import Option
 from sglcore.plugins import Entry, Plugins, discover, from_plan, select
 
 
-def entry(family="models", name="X", value="sglcore.builtin.policies:FCFS", dist="sglcore-plugin-x", version="1.0", api=1):
+def entry(
+    family="models", name="X", value="sglcore.builtin.policies:FCFS", dist="sglcore-plugin-x", version="1.0", api=1
+):
     return Entry(family, name, value, dist, version, api)
 
 
@@ -83,7 +85,7 @@ def test_a_child_loads_exactly_the_parents_plan(monkeypatch):
     plan = select([entry(), entry(name="Y")], "auto").plan()
     assert from_plan(plan).plan().digest == plan.digest
     monkeypatch.setattr(plugins_module, "_installed", lambda: [entry(version="1.1"), entry(name="Y")])
-    with pytest.raises(PluginError, match="does not see models 'X' of sglcore-plugin-x 1.0"):
+    with pytest.raises(PluginError, match=r"does not see models 'X' of sglcore-plugin-x 1\.0"):
         from_plan(plan)
 
 
@@ -152,5 +154,5 @@ def test_hook_on_request_finished(monkeypatch):
 
 
 def test_an_implementation_with_unknown_arguments_is_refused(monkeypatch):
-    with pytest.raises(PluginError, match="sglcore-plugin-x 1.0"):
+    with pytest.raises(PluginError, match=r"sglcore-plugin-x 1\.0"):
         _ = with_hooks(monkeypatch, on_step=lambda no_such_argument: None).hooks

@@ -14,7 +14,8 @@ __version__ = "0.1.0"
 hookimpl = pluggy.HookimplMarker("sglcore")
 
 if TYPE_CHECKING:
-    from sglcore.llm import LLM, LLM as Engine
+    from sglcore.llm import LLM
+    from sglcore.llm import LLM as Engine
     from sglcore.request import SamplingParams
 
 __all__ = ["LLM", "Engine", "SamplingParams", "__version__", "hookimpl"]

@@ -16,71 +16,88 @@ from sglcore.errors import ConfigError
 
 Str = Annotated[str, Meta(max_length=4096)]
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+PageSize = Annotated[int, Meta(ge=1, le=1024)]
+Rows = Annotated[int, Meta(ge=1, le=65536)]
+Chunk = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
+Fraction = Annotated[float, Meta(gt=0, lt=1)]
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+ModelImpl = Literal["auto", "sglcore", "transformers"]
+Dtype = Literal["auto", "float32", "float16", "bfloat16", "half", "float"]
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
 C = TypeVar("C", bound=msgspec.Struct)
 
 
-def flag(annotated: Any, text: str) -> Any:
-    """Attach a flag's help text to its type."""
-    return Annotated[annotated, Meta(description=text)]
+def about(text: str) -> Meta:
+    """A flag's help text, kept with its type."""
+    return Meta(description=text)
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine needs to know. Field names are SGLang's flag names with underscores."""
 
     # -- model --
-    model_path: flag(Str, "Model: a directory, a .gguf file, a hub id, or a name a plugin provides (e.g. demo).")
-    tokenizer_path: flag(Str | None, "Tokenizer directory, if not the model's own.") = None
-    revision: flag(Str | None, "Branch, tag or commit of a hub model.") = None
-    download_dir: flag(Str | None, "Where hub downloads are kept.") = None
-    load_format: flag(Str, "Weight format: auto, dummy (random weights), or a format's name.") = "auto"
-    trust_remote_code: flag(bool, "Allow the model repository's own Python code to run.") = False
-    model_impl: flag(Literal["auto", "sglcore", "transformers"], "Native model plugin or Transformers fallback.") = "auto"
-    context_length: flag(Count | None, "Longest sequence, prompt and output together.") = None
-    dtype: flag(
-        Literal["auto", "float32", "float16", "bfloat16", "half", "float"], "Compute type; auto asks the platform."
-    ) = "auto"
-    skip_tokenizer_init: flag(bool, "Serve token ids only; no tokenizer is loaded.") = False
-    json_model_override_args: flag(Str, "JSON object merged over the model's config.json.") = "{}"
+    model_path: Annotated[Str, about("Model: a directory, a .gguf file, a hub id, or a plugin's name for one (demo).")]
+    tokenizer_path: Annotated[Str | None, about("Tokenizer directory, if not the model's own.")] = None
+    revision: Annotated[Str | None, about("Branch, tag or commit of a hub model.")] = None
+    download_dir: Annotated[Str | None, about("Where hub downloads are kept.")] = None
+    load_format: Annotated[Str, about("Weight format: auto, dummy (random weights), or a format's name.")] = "auto"
+    trust_remote_code: Annotated[bool, about("Allow the model repository's own Python code to run.")] = False
+    model_impl: Annotated[
+        Literal["auto", "sglcore", "transformers"], about("Native model plugin or Transformers fallback.")
+    ] = "auto"
+    context_length: Annotated[Count | None, about("Longest sequence, prompt and output together.")] = None
+    dtype: Annotated[
+        Literal["auto", "float32", "float16", "bfloat16", "half", "float"],
+        about("Compute type; auto asks the platform."),
+    ] = "auto"
+    skip_tokenizer_init: Annotated[bool, about("Serve token ids only; no tokenizer is loaded.")] = False
+    json_model_override_args: Annotated[Str, about("JSON object merged over the model's config.json.")] = "{}"
     # -- memory --
-    page_size: flag(Annotated[int, Meta(ge=1, le=1024)], "Tokens in a KV page.") = 1
-    max_total_tokens: flag(Count | None, "Tokens the KV pool holds; default: measured free memory.") = None
-    mem_fraction_static: flag(
-        Annotated[float, Meta(gt=0, lt=1)] | None, "Share of memory for weights and KV together."
-    ) = None
-    disable_radix_cache: flag(bool, "Do not keep prefixes of finished requests.") = False
-    radix_eviction_policy: flag(Literal["lru"], "Which unused prefix goes first when pages run out.") = "lru"
+    page_size: Annotated[PageSize, about("Tokens in a KV page.")] = 1
+    max_total_tokens: Annotated[Count | None, about("Tokens the KV pool holds; default: measured free memory.")] = None
+    mem_fraction_static: Annotated[
+        Annotated[float, Meta(gt=0, lt=1)] | None, about("Share of memory for weights and KV together.")
+    ] = None
+    disable_radix_cache: Annotated[bool, about("Do not keep prefixes of finished requests.")] = False
+    radix_eviction_policy: Annotated[Literal["lru"], about("Which unused prefix goes first when pages run out.")] = (
+        "lru"
+    )
     # -- scheduling --
-    max_running_requests: flag(Annotated[int, Meta(ge=1, le=65536)] | None, "Rows that may run at once.") = None
-    max_queued_requests: flag(Count | None, "Requests that may wait; more are refused with 429.") = None
-    chunked_prefill_size: flag(
-        Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None, "Prompt tokens per step; -1 takes whole prompts."
-    ) = None
-    schedule_policy: flag(Str, "Order of the waiting queue: fcfs, lpm, or a plugin's policy.") = "fcfs"
-    disable_overlap_schedule: flag(bool, "Plain loop: plan, launch, commit in turn.") = False
+    max_running_requests: Annotated[
+        Annotated[int, Meta(ge=1, le=65536)] | None, about("Rows that may run at once.")
+    ] = None
+    max_queued_requests: Annotated[Count | None, about("Requests that may wait; more are refused with 429.")] = None
+    chunked_prefill_size: Annotated[
+        Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None, about("Prompt tokens per step; -1 takes whole prompts.")
+    ] = None
+    schedule_policy: Annotated[Str, about("Order of the waiting queue: fcfs, lpm, or a plugin's policy.")] = "fcfs"
+    disable_overlap_schedule: Annotated[bool, about("Plain loop: plan, launch, commit in turn.")] = False
     # -- execution --
-    device: flag(Str, "Platform: auto, cpu, or a platform plugin's name.") = "auto"
-    attention_backend: flag(Str | None, "Attention backend by name; default: chosen by capability.") = None
-    random_seed: flag(Annotated[int, Meta(ge=0, le=2**63 - 1)], "Seed of unseeded requests and dummy weights.") = 42
-    plugins: flag(Str, "auto, none, or a comma-separated list of distributions to use.") = "auto"
-    log_level: flag(Literal["debug", "info", "warning", "error", "critical"], "Log level.") = "info"
+    device: Annotated[Str, about("Platform: auto, cpu, or a platform plugin's name.")] = "auto"
+    attention_backend: Annotated[Str | None, about("Attention backend by name; default: chosen by capability.")] = None
+    random_seed: Annotated[
+        Annotated[int, Meta(ge=0, le=2**63 - 1)], about("Seed of unseeded requests and dummy weights.")
+    ] = 42
+    plugins: Annotated[Str, about("auto, none, or a comma-separated list of distributions to use.")] = "auto"
+    log_level: Annotated[LogLevel, about("Log level.")] = "info"
     extras: dict[str, Any] = {}
 
 
 class ServerConfig(EngineConfig, frozen=True, kw_only=True):
     """An engine and the HTTP face in front of it."""
 
-    host: flag(Str, "Address to listen on.") = "127.0.0.1"
-    port: flag(Port, "Port to listen on; 0 takes a free one.") = 30000
-    served_model_name: flag(Str | None, "Name in /v1/models; default: model_path.") = None
-    api_key: flag(Str | None, "Bearer key asked of every client.") = None
-    admin_api_key: flag(Str | None, "Separate key asked on control endpoints.") = None
-    chat_template: flag(Str | None, "Jinja file used instead of the model's own chat template.") = None
-    stream_interval: flag(Count, "Tokens gathered before a streamed chunk is sent.") = 1
-    enable_metrics: flag(bool, "Serve Prometheus metrics at /metrics (on unless told otherwise).") = True
-    skip_server_warmup: flag(bool, "Do not run a first request before reporting ready.") = False
+    host: Annotated[Str, about("Address to listen on.")] = "127.0.0.1"
+    port: Annotated[Port, about("Port to listen on; 0 takes a free one.")] = 30000
+    served_model_name: Annotated[Str | None, about("Name in /v1/models; default: model_path.")] = None
+    api_key: Annotated[Str | None, about("Bearer key asked of every client.")] = None
+    admin_api_key: Annotated[Str | None, about("Separate key asked on control endpoints.")] = None
+    chat_template: Annotated[Str | None, about("Jinja file used instead of the model's own chat template.")] = None
+    stream_interval: Annotated[Count, about("Tokens gathered before a streamed chunk is sent.")] = 1
+    enable_metrics: Annotated[bool, about("Serve Prometheus metrics at /metrics (on unless told otherwise).")] = True
+    skip_server_warmup: Annotated[bool, about("Do not run a first request before reporting ready.")] = False
 
 
 def build_config(cls: type[C], values: dict[str, Any]) -> C:

@@ -1,7 +1,7 @@
 """LLM: the engine in a script, in this process, without a server.
 
-    with LLM("demo") as llm:
-        print(llm.generate("The capital of France is", {"max_new_tokens": 8})[0]["text"])
+with LLM("demo") as llm:
+    print(llm.generate("The capital of France is", {"max_new_tokens": 8})[0]["text"])
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ class LLM:
                 while self.engine.has_work or self._port.inbox:
                     self._turn()
 
-    def chat(self, messages: list[dict[str, Any]], sampling_params: dict[str, Any] | None = None, **template: Any) -> dict:
+    def chat(
+        self, messages: list[dict[str, Any]], sampling_params: dict[str, Any] | None = None, **template: Any
+    ) -> dict:
         """Answer a conversation through the model's chat template."""
         return self.generate(self._render(messages, template), sampling_params)[0]
 
@@ -137,7 +139,9 @@ class LLM:
         if not isinstance(prompt, str):
             return list(prompt)
         if self.text is None:
-            raise ConfigError("A text prompt needs a tokenizer.", remedy="Send token ids, or leave out skip_tokenizer_init.")
+            raise ConfigError(
+                "A text prompt needs a tokenizer.", remedy="Send token ids, or leave out skip_tokenizer_init."
+            )
         return self.text.encode(prompt)
 
     def _turn(self) -> set[str]:

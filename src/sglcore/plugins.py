@@ -151,15 +151,11 @@ def _version_problem(entry: Entry) -> str | None:
     family = FAMILIES.get(entry.family)
     if family is None:
         return f"unknown plugin family {entry.family!r}; this core is older than the plugin: upgrade sglcore"
+    speaks = f"speaks {entry.family} API {entry.api}, this core reads {family.oldest} to {family.version}"
     if entry.api > family.version:
-        return (
-            f"speaks {entry.family} API {entry.api}, this core reads {family.oldest} to {family.version}: upgrade sglcore"
-        )
+        return f"{speaks}: upgrade sglcore"
     if entry.api < family.oldest:
-        return (
-            f"speaks {entry.family} API {entry.api}, this core reads {family.oldest} to {family.version}: "
-            "upgrade the plugin"
-        )
+        return f"{speaks}: upgrade the plugin"
     return None
 
 

@@ -38,7 +38,7 @@ class Registry(Generic[T]):
                 raise PluginError(
                     f"Both {other.distribution} {other.version} and {entry.distribution} {entry.version} "
                     f"register {family} {entry.name!r}.",
-                    remedy=f"Uninstall one, or start with --plugins naming only the one you want.",
+                    remedy="Uninstall one, or start with --plugins naming only the one you want.",
                 )
             if other.api < entry.api:
                 self._entries[entry.name] = entry

@@ -6,7 +6,6 @@ import os
 import random
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ import pytest
 import torch
 
 from sglcore.builtin.model_specs import TRANSFORMERS
+from sglcore.builtin.torch_attention import TorchAttention
 from sglcore.builtin.transformers_fallback import TransformersModel
-from sglcore.contracts.attention import AttentionBatch
-from sglcore.contracts.models import BuildContext, ForwardInputs, KVGroup
+from sglcore.contracts.models import BuildContext, KVGroup
 from sglcore.errors import ConfigError
+from sglcore.testing import ModelConformance, ModelHarness, PagedRow
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-PAGE, PAGES = 4, 64
+PAGE = 4
 BASE = {
     "vocab_size": 97,
     "hidden_size": 32,
@@ -76,54 +76,6 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@dataclass
-class Pool:
-    """Keys and values of every layer in shuffled pages; unwritten memory is NaN, so that reading it shows."""
-
-    group: KVGroup
-    layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        shape = (PAGES, PAGE, self.group.kv_heads, self.group.head_dim)
-        self.layers = {i: (torch.full(shape, torch.nan), torch.full(shape, torch.nan)) for i in self.group.layers}
-        self.free = random.Random(0).sample(range(PAGES), PAGES)
-
-    def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.layers[index]
-
-
-class ReferenceAttention:
-    """Attention row by row in plain torch."""
-
-    def plan(self, batches: tuple[AttentionBatch, ...]) -> AttentionBatch:
-        return batches[0]
-
-    def write_kv(self, layer: int, k: torch.Tensor, v: torch.Tensor, kv: Pool, meta: AttentionBatch) -> None:
-        for pool, new in zip(kv.layer(layer), (k, v), strict=True):
-            pool.view(-1, *new.shape[1:])[meta.slots] = new
-
-    def attend(self, layer: int, q: torch.Tensor, kv: Pool, meta: AttentionBatch, *, scale: float, window: int = 0,
-               soft_cap: float = 0.0, sinks: torch.Tensor | None = None) -> torch.Tensor:  # fmt: skip
-        out, start = torch.empty_like(q), 0
-        for row, (new, total) in enumerate(zip(meta.q_lens.tolist(), meta.kv_lens.tolist(), strict=True)):
-            pages = meta.page_table[row, : -(-total // PAGE)].long()
-            k, v = (side[pages].flatten(0, 1)[:total] for side in kv.layer(layer))  # [total, kv_heads, dim]
-            repeat = q.shape[1] // k.shape[1]
-            k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
-            scores = torch.einsum("qhd,khd->hqk", q[start : start + new], k) * scale
-            if soft_cap:
-                scores = torch.tanh(scores / soft_cap) * soft_cap
-            distance = torch.arange(total - new, total)[:, None] - torch.arange(total)
-            hidden = (distance < 0) | (distance >= (window or total))
-            scores = scores.masked_fill(hidden, -torch.inf)
-            if sinks is not None:
-                scores = torch.cat([scores, sinks[:, None, None].expand(-1, new, 1)], -1)
-            weights = scores.softmax(-1)[..., :total]
-            out[start : start + new] = torch.einsum("hqk,khd->qhd", weights, v)
-            start += new
-        return out
-
-
 class ReferenceLinear:
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self.weight, self.bias, self.out_features = weight, bias, weight.shape[0]
@@ -150,52 +102,30 @@ class ReferenceOps:
 
 
 class Rows:
-    """Sequences of a batch, each with its pages, fed to the model any number of tokens at a time."""
+    """Sequences of a batch by name, fed to the model any number of tokens at a time."""
 
     def __init__(self, model: TransformersModel) -> None:
-        self.model = model
-        self.pool = Pool(model.kv_groups()[0])
-        self.pages: dict[str, list[int]] = {}
-        self.done: dict[str, int] = {}
+        self.harness = ModelHarness(model, model.ctx.attention, pages=64, page_size=PAGE)
+        self.rows: dict[str, PagedRow] = {}
 
     def share(self, source: str, target: str, tokens: int) -> None:
         """Let `target` start with the first `tokens` (whole pages) of `source`."""
-        self.pages[target], self.done[target] = self.pages[source][: tokens // PAGE], tokens
+        pages = [held[: tokens // PAGE] for held in self.rows[source].pages]
+        self.rows[target] = PagedRow(planned=64, pages=pages, length=tokens)
 
     def step(self, new: dict[str, list[int]], sample: list[int] | None = None) -> torch.Tensor:
-        ids, positions, slots, tables = [], [], [], []
-        for name, tokens in new.items():
-            done = self.done.get(name, 0)
-            pages = self.pages.setdefault(name, [])
-            while len(pages) * PAGE < done + len(tokens):
-                pages.append(self.pool.free.pop())
-            ids += tokens
-            positions += range(done, done + len(tokens))
-            slots += [pages[p // PAGE] * PAGE + p % PAGE for p in range(done, done + len(tokens))]
-            self.done[name] = done + len(tokens)
-            tables.append(pages)
-        width = max(map(len, tables))
-        q_lens, kv_lens = [len(t) for t in new.values()], [self.done[name] for name in new]
-        batch = AttentionBatch(
-            q_lens=torch.tensor(q_lens, dtype=torch.int32),
-            kv_lens=torch.tensor(kv_lens, dtype=torch.int32),
-            page_table=torch.tensor([t + [10**6] * (width - len(t)) for t in tables], dtype=torch.int32),
-            slots=torch.tensor(slots),
-            max_q_len=max(q_lens),
-            max_kv_len=max(kv_lens),
-            page_size=PAGE,
-            group=self.pool.group,
-        )
-        index = None if sample is None else torch.tensor(sample, dtype=torch.int64)
-        meta = self.model.ctx.attention.plan((batch,))
-        return self.model.forward(ForwardInputs(torch.tensor(ids), torch.tensor(positions), meta, self.pool, index))
+        """One forward call -> logits [samples or tokens, vocab]."""
+        for name in new:
+            self.rows.setdefault(name, self.harness.row(64))
+        inputs = self.harness.inputs([(self.rows[name], ids) for name, ids in new.items()], sample)
+        return self.harness.model.forward(inputs)
 
 
 def context(config: dict[str, Any], **changes: Any) -> BuildContext:
     values: dict[str, Any] = {
         "config": config,
         "ops": ReferenceOps(),
-        "attention": ReferenceAttention(),
+        "attention": TorchAttention(),
         "dtype": torch.float32,
         "device": torch.device("cpu"),
     }
@@ -264,6 +194,12 @@ def tokens(count: int, seed: int) -> list[int]:
     return random.Random(seed).choices(range(3, 97), k=count)
 
 
+class TestConformance(ModelConformance):
+    spec = TRANSFORMERS
+    model_type = "llama"
+    configs = {"llama": BASE}
+
+
 def test_whole_prompt(pair: Any) -> None:
     fallback, model = pair
     ids = tokens(37, 1)
@@ -278,7 +214,7 @@ def test_chunks_then_decode(pair: Any) -> None:
     wanted = expected(model, ids)
     for start in (0, 16):
         close(rows.step({"a": ids[start : start + 16]}), wanted[start : start + 16])
-    assert rows.step({"a": ids[32:38]}, []).shape == (0, fallback.vocab_size)
+    assert rows.step({"a": ids[32:38]}, []).shape == (0, 97)
     for position in range(38, 46):
         close(rows.step({"a": [ids[position]]}, [0]), wanted[position : position + 1])
 

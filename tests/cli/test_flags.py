@@ -140,7 +140,9 @@ def test_two_plugins_with_one_option_are_both_named() -> None:
     assert "dist_b" in str(told.value)
 
 
-@pytest.mark.parametrize("option", [Option("Bad Name", str, "", ""), Option("tone", list, [], ""), Option("help", str, "", "")])  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "option", [Option("Bad Name", str, "", ""), Option("tone", list, [], ""), Option("help", str, "", "")]
+)  # type: ignore[arg-type]
 def test_a_malformed_option_names_its_distribution(option: Option) -> None:
     with pytest.raises(PluginError, match="dist_a"):
         plugin_flags(plugins_with(dist_a=Hooked(option)), set())

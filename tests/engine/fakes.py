@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 from scheduler.fake import FakeRunner
-
 from sglcore.batch import Batch, StepResult
 
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
+
 from engine.fakes import InlineExecutor, TimedDevice
 from scheduler.fake import build, run_alone
-
 from sglcore.engine.engine import Engine
 from sglcore.request import GenerateRequest, SamplingParams, pack_ids
 
@@ -93,7 +94,7 @@ def overlapped_run(device_time: float, host_time: float, steps: int) -> tuple[fl
     ]
     assert len(hidden) > 1.8 * steps
     starts = sorted(start for start, _ in device.busy.values())
-    gaps = sorted(b - a for a, b in zip(starts, starts[1:], strict=False))
+    gaps = sorted(b - a for a, b in itertools.pairwise(starts))
     return sum(hidden) / len(hidden), 1 / gaps[len(gaps) // 2]
 
 

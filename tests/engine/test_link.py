@@ -8,9 +8,9 @@ import types
 
 import pytest
 import zmq
+
 from engine.fakes import InlineExecutor
 from scheduler.fake import build, run_alone
-
 from sglcore.engine.engine import Engine
 from sglcore.engine.link import ZmqClient, ZmqPort
 from sglcore.engine.loop import EngineLoop
@@ -40,6 +40,11 @@ def served(tmp_path):
     assert not thread.is_alive()
     push.close()
     port.close()
+
+
+async def drain(stream) -> None:
+    async for _ in stream:
+        pass
 
 
 async def collect(client: ZmqClient, request: GenerateRequest) -> list[int]:
@@ -110,8 +115,7 @@ def test_death_ends_everything_with_one_error(served):
         await anext(stream)
         threading.Thread(target=client.fail_from_thread, args=("It crashed.",)).start()
         with pytest.raises(EngineDead, match="crashed"):
-            while True:
-                await anext(stream)
+            await drain(stream)
         assert not client.healthy
         with pytest.raises(EngineDead):
             await client.call("metrics")

@@ -6,10 +6,10 @@ import sys
 import types
 
 import pytest
-from engine.fakes import InlineExecutor
-from scheduler.fake import build, run_alone
 
 import sglcore
+from engine.fakes import InlineExecutor
+from scheduler.fake import build, run_alone
 from sglcore.engine.engine import Engine
 from sglcore.engine.link import InlinePort
 from sglcore.engine.loop import EngineLoop
@@ -35,9 +35,7 @@ def make(monkeypatch, **functions) -> tuple[EngineLoop, InlinePort]:
 
 
 def submit(rid: str, prompt: list[int], new: int = 4) -> Submit:
-    return Submit(
-        GenerateRequest(rid=rid, input_ids=pack_ids(prompt), sampling=SamplingParams(max_new_tokens=new))
-    )
+    return Submit(GenerateRequest(rid=rid, input_ids=pack_ids(prompt), sampling=SamplingParams(max_new_tokens=new)))
 
 
 def run(loop: EngineLoop, port: InlinePort) -> list:

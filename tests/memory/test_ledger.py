@@ -69,7 +69,7 @@ def test_reserve_is_all_or_nothing_and_evicts_only_what_nobody_uses():
     a, _ = start(ledger, [1, 2, 3, 4])
     ledger.release(a, 4)
     ledger.rows.leave(a)
-    b, cached = start(ledger, [1, 2, 9, 9, 9, 9])  # uses the first cached page, locks it
+    _, cached = start(ledger, [1, 2, 9, 9, 9, 9])  # uses the first cached page, locks it
     assert cached == 2
     c = ledger.rows.seat(np.array([7] * 8, np.int32))
     ledger.admit(c, "", 7)

@@ -21,9 +21,7 @@ class Parity:
     wrong: int = 0
 
     def __add__(self, other: Parity) -> Parity:
-        return Parity(
-            self.positions + other.positions, self.excused + other.excused, self.wrong + other.wrong
-        )
+        return Parity(self.positions + other.positions, self.excused + other.excused, self.wrong + other.wrong)
 
     @property
     def share(self) -> float:

@@ -6,9 +6,9 @@ import itertools
 import random
 
 import pytest
+
 from parity.reference import Parity, compare
 from parity.tiny import CONFIGS, VOCAB, make
-
 from sglcore.llm import LLM
 
 TINY_GAP = 1e-4
@@ -35,9 +35,7 @@ def prompts(count: int, vocab: int, seed: int = 0) -> list[list[int]]:
     rng = random.Random(seed)
     shared = [rng.randrange(3, vocab) for _ in range(40)]
     lengths = [rng.choice([1, 3, 17, 40, 70]) for _ in range(count)]
-    return [
-        (shared if i % 2 else []) + [rng.randrange(3, vocab) for _ in range(n)] for i, n in enumerate(lengths)
-    ]
+    return [(shared if i % 2 else []) + [rng.randrange(3, vocab) for _ in range(n)] for i, n in enumerate(lengths)]
 
 
 @pytest.fixture(scope="module", params=list(CONFIGS))

@@ -11,10 +11,10 @@ import zlib
 import numpy as np
 
 from sglcore.batch import Batch, StepResult
+from sglcore.builtin.policies import FirstComeFirstServed
 from sglcore.memory.ledger import GroupPages, KVLedger
 from sglcore.memory.rows import RowTable
 from sglcore.scheduler import Limits, Scheduler
-from sglcore.builtin.policies import FirstComeFirstServed
 
 VOCAB = 50
 
@@ -38,7 +38,9 @@ def run_alone(prompt: list[int], new: int, eos: int | None = None, windows: tupl
 class FakeRunner:
     """Executes batches over integer 'KV': slot -> token."""
 
-    def __init__(self, rows: int, context: int, pages: tuple[int, ...], page_size: int, windows: tuple[int, ...]) -> None:
+    def __init__(
+        self, rows: int, context: int, pages: tuple[int, ...], page_size: int, windows: tuple[int, ...]
+    ) -> None:
         self.page_size = page_size
         self.windows = windows
         self.kv = [np.full(n * page_size, -1, dtype=np.int64) for n in pages]
@@ -51,7 +53,9 @@ class FakeRunner:
         self._apply(batch)
         tokens = np.full((len(batch.rows), 1), -1, dtype=np.int32)
         cursor = 0
-        for i, (row, start, count) in enumerate(zip(batch.rows.tolist(), batch.starts.tolist(), batch.counts.tolist(), strict=True)):
+        for i, (row, start, count) in enumerate(
+            zip(batch.rows.tolist(), batch.starts.tolist(), batch.counts.tolist(), strict=True)
+        ):
             if batch.from_table[i]:
                 ids = [int(self.last[row])]
             else:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scheduler.fake import build, run_alone
 
+from scheduler.fake import build, run_alone
 from sglcore.builtin.policies import LongestPrefixMatch
 from sglcore.errors import RequestError
 from sglcore.request import GenerateRequest, SamplingParams, pack_ids
@@ -128,7 +128,9 @@ def test_two_groups_full_and_window():
     # the same again, now with a cache of which the window group has only tails
     scheduler.add(ask("again", prompts["r0"] + run_alone(prompts["r0"], 24, windows=windows), 4))
     got = drive(scheduler, runner)
-    assert got[("again", 0)] == run_alone(prompts["r0"] + run_alone(prompts["r0"], 24, windows=windows), 4, windows=windows)
+    assert got[("again", 0)] == run_alone(
+        prompts["r0"] + run_alone(prompts["r0"], 24, windows=windows), 4, windows=windows
+    )
 
 
 def test_longest_prefix_first():

@@ -1,12 +1,12 @@
-"""Model-based simulation: any interleaving of arrivals, steps, aborts and eviction gives each request its own tokens."""
+"""Model-based simulation: whatever the order of arrivals, steps, aborts and flushes, each gets its own tokens."""
 
 from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from scheduler.fake import build, run_alone
 
+from scheduler.fake import build, run_alone
 from sglcore.builtin.policies import FirstComeFirstServed, LongestPrefixMatch
 from sglcore.request import GenerateRequest, SamplingParams, pack_ids
 
@@ -40,7 +40,12 @@ class EngineLife(RuleBasedStateMachine):
         self.got: dict[str, list[int]] = {}
         self.ended: dict[str, str] = {}
 
-    @rule(stem=st.integers(0, 2), length=st.integers(1, 20), tail=st.lists(st.integers(0, 49), max_size=3), new=st.integers(1, 16))
+    @rule(
+        stem=st.integers(0, 2),
+        length=st.integers(1, 20),
+        tail=st.lists(st.integers(0, 49), max_size=3),
+        new=st.integers(1, 16),
+    )
     def arrive(self, stem, length, tail, new):
         prompt = [(stem * 11 + j) % 50 for j in range(length)] + tail
         rid = f"r{len(self.asked)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sglcore.contracts.spec import Spec
 
@@ -27,10 +27,13 @@ class Waiting(Protocol):
     def rid(self) -> str: ...
 
 
+W = TypeVar("W", bound=Waiting)
+
+
 class Policy(Protocol):
     """Orders the queue. Called once per plan in which a seat is free, in the engine process, no torch."""
 
-    def order(self, waiting: Sequence[Waiting], matched: Callable[[Waiting], int]) -> Sequence[Waiting]:
+    def order(self, waiting: Sequence[W], matched: Callable[[W], int]) -> Sequence[W]:
         """The same branches, first to be admitted first.
 
         `matched(branch)` is the number of its tokens in the prefix cache now (a tree walk: call it sparingly).

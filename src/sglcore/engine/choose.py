@@ -45,7 +45,9 @@ def choose_platform(config: EngineConfig, plugins: Plugins, decisions: Decisions
         else:
             built[spec.name] = platform
     if not built:
-        raise ConfigError("No platform can run here: " + "; ".join(f"{n}: {v}" for n, v in decisions.table["platforms"]))
+        raise ConfigError(
+            "No platform can run here: " + "; ".join(f"{n}: {v}" for n, v in decisions.table["platforms"])
+        )
     name = plugins.hooks.choose_platform(available=list(built)) or next(iter(built))
     decisions.note("platforms", name, "chosen")
     return registry.spec(name), built[name]
@@ -56,7 +58,9 @@ def choose_model(hf: dict[str, Any], config: EngineConfig, plugins: Plugins, dec
     registry = plugins.registry("models")
     architectures = hf.get("architectures") or []
     if not architectures:
-        raise ConfigError("The model's config.json names no `architectures`.", remedy="Add it, e.g. [\"LlamaForCausalLM\"].")
+        raise ConfigError(
+            "The model's config.json names no `architectures`.", remedy='Add it, e.g. ["LlamaForCausalLM"].'
+        )
     if config.model_impl != "transformers":
         for name in architectures:
             if name in registry and not registry.spec(name).fallback:

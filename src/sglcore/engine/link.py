@@ -29,7 +29,7 @@ class ZmqPort:
 
     def __init__(self, address: str, *, wake: str) -> None:
         """Binds `address`; anything that arrives at `wake` (an inproc address) closes the port."""
-        context = zmq.Context.instance()
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.set_hwm(0)

@@ -114,7 +114,5 @@ class EngineLoop:
 
 
 def _refused(rid: str, error: RequestError) -> RequestOutput:
-    finish = FinishReason(
-        "error", message=str(error), status=error.status, code=error.code, param=error.param
-    )
+    finish = FinishReason("error", message=str(error), status=error.status, code=error.code, param=error.param)
     return RequestOutput(rid, 0, [], finish)

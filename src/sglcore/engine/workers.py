@@ -170,7 +170,7 @@ def _wait_for_parent() -> None:
     import zmq
 
     sys.stdin.buffer.read()
-    push = zmq.Context.instance().socket(zmq.PUSH)
+    push: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
     push.connect("inproc://parent-gone")
     push.send(b"")
     threading.Event().wait(STOP_TIMEOUT)

@@ -76,7 +76,7 @@ class KVLedger:
     # -- a row's life --
 
     def admit(self, row: int, namespace: str, usable: int) -> int:
-        """Lock the cached prefix of the row's first `usable` tokens and enter its pages; returns its length in tokens."""
+        """Lock the cached prefix of the row's first `usable` tokens and enter its pages; returns its tokens."""
         self._namespace[row] = namespace
         if not self.cache:
             return 0

@@ -178,7 +178,7 @@ class RadixTree:
         return given[~missing & (given >= 0)]
 
     def _split(self, node: Node, length: int) -> Node:
-        """Cut the first `length` tokens off into a new parent. `node` keeps the tail, so who holds it still holds all."""
+        """Cut the first `length` tokens off into a new parent. `node` keeps the tail, so its holders hold all."""
         assert node.parent is not None
         cut = length // self.page_size
         upper = Node(node.parent, node.key[:length], [p[:cut].copy() for p in node.pages])

@@ -58,7 +58,9 @@ class InputBuilder:
         inputs = ForwardInputs(
             ids=self._ids(batch),
             positions=self._to(positions),
-            attn=self.attention.plan(tuple(self._attention(g, batch, row_of, positions) for g in range(len(self.groups)))),
+            attn=self.attention.plan(
+                tuple(self._attention(g, batch, row_of, positions) for g in range(len(self.groups)))
+            ),
             kv=self.kv,
             sample_index=self._to(sample_index),
         )

@@ -29,7 +29,9 @@ class StopCheck:
         table = self.rows
         ended = (np.isin(tokens, self.eos) & table.stops[rows]) | (table.length[rows] >= table.limit[rows])
         if self._custom:
-            ended |= np.array([t in self._custom.get(r, ()) for r, t in zip(rows.tolist(), tokens.tolist(), strict=True)], bool)
+            ended |= np.array(
+                [t in self._custom.get(r, ()) for r, t in zip(rows.tolist(), tokens.tolist(), strict=True)], bool
+            )
         return ended
 
     def reason(self, row: int, token: int) -> FinishReason:

@@ -379,7 +379,9 @@ class Scheduler:
             )
         if self.limits.queued is not None and len(self.queue) + asked.n > self.limits.queued and not self._seats_left():
             raise RequestError(
-                f"{len(self.queue)} requests are waiting, the limit is {self.limits.queued}.", status=429, code="queue_full"
+                f"{len(self.queue)} requests are waiting, the limit is {self.limits.queued}.",
+                status=429,
+                code="queue_full",
             )
 
     def _seats_left(self) -> bool:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sglcore.testing import ModelConformance
 from sglcore_plugin_llama.spec import LLAMA, MISTRAL
+
+from sglcore.testing import ModelConformance
 
 SMALL = {
     "vocab_size": 101,
