@@ -88,7 +88,8 @@ def linears(model: str) -> dict[str, float]:
 
     from sglcore.builtin.cpu import CpuPlatform
 
-    config = json.load(open(f"{model}/config.json"))
+    with open(f"{model}/config.json") as file:
+        config = json.load(file)
     hidden, inner, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
     head = hidden // config["num_attention_heads"]
     kv = config["num_key_value_heads"] * head

@@ -42,7 +42,7 @@ def test_help_of_commands_imports_no_torch(sglcore, args: list[str]) -> None:
     assert imported(done.stderr) & {"torch", "transformers"} == set()
 
 
-def cpu_seconds(args: list[str]) -> float:
+def cpu_seconds(args: list[str], bytecode: Path) -> float:
     """Processor time of a command, which other work on the machine disturbs less than the clock."""
     code = (
         "import resource, subprocess, sys\n"
@@ -51,17 +51,21 @@ def cpu_seconds(args: list[str]) -> float:
         "print(used.ru_utime + used.ru_stime)\n"
     )
     command = [sys.executable, "-c", code, sys.executable, *args]
-    return float(subprocess.run(command, env=clean_environment(), capture_output=True, check=True).stdout)
+    environment = {k: v for k, v in clean_environment().items() if k != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(bytecode)
+    return float(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
 
 
 @pytest.mark.parametrize("args", [["--help"], ["plugins", "list"]])
-def test_light_commands_are_quick(args: list[str]) -> None:
-    bare, ours = cpu_seconds(["-c", "pass"]), cpu_seconds(["-m", "sglcore", *args])
-    for _ in range(ATTEMPTS):  # the least of several runs is the one that others disturbed least
-        if ours - bare <= BUDGET_SECONDS:
+def test_light_commands_are_quick(args: list[str], tmp_path: Path) -> None:
+    cpu_seconds(["-m", "sglcore", *args], tmp_path)  # the first run compiles
+    bare, ours = [], []
+    for _ in range(ATTEMPTS):  # the least of several is the one that other work disturbed least
+        bare.append(cpu_seconds(["-c", "pass"], tmp_path))
+        ours.append(cpu_seconds(["-m", "sglcore", *args], tmp_path))
+        if min(ours) - min(bare) <= BUDGET_SECONDS:
             break
-        bare, ours = min(bare, cpu_seconds(["-c", "pass"])), min(ours, cpu_seconds(["-m", "sglcore", *args]))
-    assert ours - bare <= BUDGET_SECONDS
+    assert min(ours) - min(bare) <= BUDGET_SECONDS
 
 
 def test_help_lists_the_commands(sglcore) -> None:

@@ -39,9 +39,11 @@ def test_rows_tell_what_cannot_be_used() -> None:
 
 def test_table_is_aligned() -> None:
     rows = [Row("models", "A", 1, "d", "1.0", "ok"), Row("attention", "Longer", 1, "dd", "1.0", "ok")]
-    header, *lines = table(rows).splitlines()
-    for column, words in (("NAME", ("A", "Longer")), ("API", ("1  d", "1  dd")), ("STATE", ("ok", "ok"))):
-        assert [line.rindex(word) for line, word in zip(lines, words, strict=True)] == [header.index(column)] * 2
+    assert table(rows).splitlines() == [
+        "FAMILY     NAME    API  DISTRIBUTION  VERSION  STATE",
+        "models     A       1    d             1.0      ok",
+        "attention  Longer  1    dd            1.0      ok",
+    ]
 
 
 @pytest.mark.parametrize("family", [None, "models"])

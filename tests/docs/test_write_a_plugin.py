@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -84,7 +85,7 @@ def test_a_server_runs_with_it(folder: Path, environment: dict[str, str]):
     server = subprocess.Popen(words, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     try:
-        url = next(m[1] for line in server.stderr if (m := re.search(r" at (http://\S+) ", line)))
+        url = ready_url(server.stderr)
         for tokens in (3, 4):
             run([sys.executable, "-c", ASK, url, tokens], folder, environment)
         server.send_signal(signal.SIGINT)
@@ -95,10 +96,21 @@ def test_a_server_runs_with_it(folder: Path, environment: dict[str, str]):
         server.wait()
 
 
+def ready_url(stderr: IO[str]) -> str:
+    """Where the server says it is. Fails with what it said instead."""
+    said = []
+    for line in stderr:
+        said.append(line)
+        if found := re.search(r" at (http://\S+) ", line):
+            return found[1]
+    raise AssertionError("".join(said))
+
+
 ASK = """
 import json, sys, urllib.request
 body = {"text": "Once", "sampling_params": {"max_new_tokens": int(sys.argv[2]), "ignore_eos": True}}
-request = urllib.request.Request(sys.argv[1] + "/generate", json.dumps(body).encode(), {"Content-Type": "application/json"})
+kind = {"Content-Type": "application/json"}
+request = urllib.request.Request(sys.argv[1] + "/generate", json.dumps(body).encode(), kind)
 answer = json.load(urllib.request.urlopen(request, timeout=120))
 assert answer["meta_info"]["completion_tokens"] == int(sys.argv[2]), answer
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from server.client import events, http_client
 from server.scripted import HANG, ScriptedEngine, output, says, server_context, tiny_text
 from sglcore.errors import EngineDead, RequestError
 from sglcore.request import FinishReason
+from sglcore.server.prompts import LONG_TEXT
 
 pytestmark = pytest.mark.asyncio
 TEXT = tiny_text()
@@ -114,6 +116,62 @@ async def test_stop_string_across_tokens_leaves_the_engine() -> None:
     assert body["choices"][0]["finish_reason"] == "stop"
     assert body["choices"][0]["matched_stop"] == "ld, h"
     assert engine.left == [engine.requests[0].rid]
+
+
+@pytest.mark.parametrize("no_trim, content", [(False, "hello"), (True, "hello fox")])
+async def test_an_ordinary_stop_token_has_no_place_in_the_text(no_trim: bool, content: str) -> None:
+    (stop,) = TEXT.encode(" fox")
+    engine = ScriptedEngine(says(TEXT, "hello", end=stop))
+    choice = (await post(engine, {"stop_token_ids": [stop], "no_stop_trim": no_trim})).json()["choices"][0]
+    assert (choice["message"]["content"], choice["matched_stop"]) == (content, stop)
+
+
+async def test_long_text_is_tokenized_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    text = tiny_text()
+    plain = text.encode
+
+    def encode(content: str, *, add_special_tokens: bool = True) -> list[int]:
+        threads.append(threading.get_ident())
+        return plain(content, add_special_tokens=add_special_tokens)
+
+    monkeypatch.setattr(text, "encode", encode)
+    engine = ScriptedEngine(lambda r: [[output(r, [1], finish=FinishReason("length"))]])
+    async with http_client(server_context(engine, text, model={"context_length": 10**6})) as client:
+        for size in (10, LONG_TEXT + 1):
+            body = {"messages": [{"role": "user", "content": "a" * size}]}
+            assert (await client.post(PATH, json=body)).status_code == 200
+    assert threads[0] == threading.get_ident() != threads[1]
+
+
+class ClosableSteps:
+    """An engine's iterator that is no generator: only `aclose` ends it."""
+
+    def __init__(self, steps: list[Any]) -> None:
+        self._steps = iter(steps)
+        self.closed = 0
+
+    def __aiter__(self) -> ClosableSteps:
+        return self
+
+    async def __anext__(self) -> Any:
+        return next(self._steps)
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_engines_iterator_is_closed_and_not_just_dropped(stream: bool) -> None:
+    made: list[ClosableSteps] = []
+
+    class Engine(ScriptedEngine):
+        def generate(self, request: Any) -> Any:
+            made.append(ClosableSteps(says(TEXT, "the quick fox")(request)))
+            return made[-1]
+
+    assert (await post(Engine(), {"stop": "quick", "stream": stream})).status_code == 200
+    assert [steps.closed for steps in made] == [1]
 
 
 async def test_stop_string_is_kept_without_trim_and_while_streaming() -> None:

@@ -245,7 +245,7 @@ async def test_duplicate_rids_in_flight_are_refused() -> None:
     async with http_client(server_context(engine, TEXT)) as client:
         first = asyncio.ensure_future(client.post(PLAIN, json={"prompt": "a", "rid": "same"}))
         await engine.hanging.wait()
-        second = await client.post(PLAIN, json={"prompt": "a", "rid": "same"})
+        second = await asyncio.wait_for(client.post(PLAIN, json={"prompt": "a", "rid": "same"}), 5)
         engine.released.set()
         assert (await first).status_code == 200
         again = await client.post(PLAIN, json={"prompt": "a", "rid": "same"})

@@ -27,6 +27,7 @@ SAMPLE_ELEMENTS = 1 << 19  # of a larger weight, rows up to this many elements a
 SAMPLES = (14, 7, 4, 3)  # timings of each call, by bucket
 COLD_BYTES = 40 << 20  # the copies of a weight in all layouts together take about this much
 MAX_COPIES = 8
+UNSCALED = 1.3  # cost of a layout that may not use every thread; such kernels measured up to twice as slow on two
 PACK_BATCH = 16  # the layout oneDNN picks for it serves single rows and long prompts as well
 TOLERANCE = 1e-2  # relative error at which a call is considered broken, above float16's rounding
 
@@ -35,11 +36,16 @@ Call = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """store: weight [out, in] -> what is kept. calls: ways to compute x W^T + b from it."""
+    """store: weight [out, in] -> what is kept. calls: ways to compute x W^T + b from it.
+
+    scales: whether the kernel is known to spread every shape over all threads, which timing on one does not show:
+    oneDNN's does, a BLAS's product with a single row often stays on one.
+    """
 
     name: str
     store: Callable[[torch.Tensor], torch.Tensor]
     calls: tuple[Call, ...]
+    scales: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +119,7 @@ def layouts(dtype: torch.dtype) -> list[Layout]:
         Layout("columns", lambda w: w.t().contiguous(), (_columns,)),
     ]
     if _packs(dtype):
-        found.append(Layout("packed", _pack, (_packed(),)))
+        found.append(Layout("packed", _pack, (_packed(),), scales=True))
     return found
 
 
@@ -131,7 +137,8 @@ def measure(weight: torch.Tensor, candidates: list[Layout], budget: float) -> Ch
     fastest = [min(run.best(bucket)[0] for run in usable) for bucket in range(len(BUCKETS))]
 
     def cost(run: _Run) -> float:
-        return sum(w * run.best(b)[0] / fastest[b] for b, w in enumerate(WEIGHTS))
+        handicap = 1.0 if run.layout.scales or threads == 1 else UNSCALED
+        return handicap * sum(w * run.best(b)[0] / fastest[b] for b, w in enumerate(WEIGHTS))
 
     winner = min(usable, key=cost)
     return Choice(winner.layout, tuple(winner.best(bucket)[1] for bucket in range(len(BUCKETS))))

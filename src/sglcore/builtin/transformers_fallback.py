@@ -138,7 +138,7 @@ class TransformersModel:
         step = PagedStep(self.ctx.attention, inputs)
         index = inputs.sample_index
         # Kernels need not take zero rows: a step without samples computes one and drops it.
-        keep = index.new_zeros(1) if index is not None and not len(index) else index
+        keep = index.new_zeros(1, dtype=torch.int64) if index is not None and not len(index) else index
         options: dict[str, Any] = {KWARG: step, "use_cache": False}
         if keep is not None and self.takes_index:
             options["logits_to_keep"] = keep
