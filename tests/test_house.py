@@ -102,7 +102,9 @@ FORBIDDEN = {  # pattern -> the one room where it may stand
     r"\btorch\.cuda\b": None,
     r"^\s*(import|from) (pickle|dill|cloudpickle|shelve|marshal)\b": None,
     r"\btorch\.load\(": None,
-    r"^\s*(from|import) jinja2\b": "src/sglcore/engine/sandbox.py",
+    r"^\s*(from|import) jinja2\b": tuple(
+        f"src/sglcore/engine/{n}.py" for n in ("sandbox", "template_names", "chat_template")
+    ),
     r"\bfrom_pretrained\(": ("src/sglcore/builtin/transformers_", "src/sglcore/engine/text.py", "src/sglcore/testing/"),
     r"(?<![\w.])(eval|exec)\(": None,
     r"yaml\.load\(": None,

@@ -78,6 +78,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     # -- execution --
     device: Annotated[Str, about("Platform: auto, cpu, or a platform plugin's name.")] = "auto"
     attention_backend: Annotated[Str | None, about("Attention backend by name; default: chosen by capability.")] = None
+    skip_server_warmup: Annotated[bool, about("Do not run a first request before reporting ready.")] = False
     random_seed: Annotated[
         Annotated[int, Meta(ge=0, le=2**63 - 1)], about("Seed of unseeded requests and dummy weights.")
     ] = 42
@@ -97,7 +98,6 @@ class ServerConfig(EngineConfig, frozen=True, kw_only=True):
     chat_template: Annotated[Str | None, about("Jinja file used instead of the model's own chat template.")] = None
     stream_interval: Annotated[Count, about("Tokens gathered before a streamed chunk is sent.")] = 1
     enable_metrics: Annotated[bool, about("Serve Prometheus metrics at /metrics (on unless told otherwise).")] = True
-    skip_server_warmup: Annotated[bool, about("Do not run a first request before reporting ready.")] = False
 
 
 def build_config(cls: type[C], values: dict[str, Any]) -> C:

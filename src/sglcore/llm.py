@@ -26,6 +26,7 @@ from sglcore.errors import ConfigError, RequestError
 from sglcore.plugins import discover
 from sglcore.request import GenerateRequest, RequestOutput, SamplingParams, pack_ids
 
+MAX_BRANCHES = 128  # continuations of one prompt
 Prompt = str | Sequence[int]
 
 
@@ -69,9 +70,12 @@ class LLM:
         logprobs = {"return_logprob": return_logprob, "top_logprobs": top_logprobs_num}
         rids = [self._submit(p, s, **logprobs) for p, s in zip(many, params, strict=True)]
         open_ = set(rids)
-        while open_:
-            open_ -= self._turn()
-        return [answer.result() for rid in rids for answer in self._answers.pop(rid)]
+        try:
+            while open_:
+                open_ -= self._turn()
+            return [answer.result() for rid in rids for answer in self._answers[rid]]
+        finally:
+            self._forget(rids, open_)
 
     def stream(self, prompt: Prompt, sampling_params: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """Answer one prompt, yielding the answer so far after each step. Leaving early aborts it."""
@@ -82,11 +86,7 @@ class LLM:
                 done = rid in self._turn()
                 yield self._answers[rid][0].result()
         finally:
-            self._answers.pop(rid, None)
-            if not done:
-                self._port.inbox.append(Abort(rid, exact=True))
-                while self.engine.has_work or self._port.inbox:
-                    self._turn()
+            self._forget([rid], set() if done else {rid})
 
     def chat(
         self, messages: list[dict[str, Any]], sampling_params: dict[str, Any] | None = None, **template: Any
@@ -128,7 +128,7 @@ class LLM:
         rid = f"llm-{next(self._ids)}"
         ids = self._encode(prompt)
         params = _sampling(sampling)
-        n = int(sampling.get("n", 1))
+        n = _branches(sampling)
         request = GenerateRequest(rid=rid, input_ids=pack_ids(ids), sampling=params, n=n, **options)
         now = time.perf_counter()
         self._answers[rid] = [Answer(rid, params, self.text, now) for _ in range(n)]
@@ -143,6 +143,15 @@ class LLM:
                 "A text prompt needs a tokenizer.", remedy="Send token ids, or leave out skip_tokenizer_init."
             )
         return self.text.encode(prompt)
+
+    def _forget(self, rids: list[str], unfinished: set[str]) -> None:
+        """Drop the answers to `rids`; end those still running and let the engine come to rest."""
+        for rid in rids:
+            del self._answers[rid]
+        if unfinished:
+            self._port.inbox.extend(Abort(rid, exact=True) for rid in unfinished)
+            while self.engine.has_work or self._port.inbox:
+                self._turn()
 
     def _turn(self) -> set[str]:
         """One turn of the loop; returns the requests it finished."""
@@ -161,9 +170,12 @@ class LLM:
         if out.finish is not None and out.finish.type == "error":
             f = out.finish
             raise RequestError(f.message, param=f.param, code=f.code, status=f.status or 500)
-        if answers[out.branch].take(out):
+        cut = answers[out.branch].take(out)
+        if any(a.finish is None for a in answers):
+            return None
+        if cut:  # a stop string ended the last open branch here; the engine knows nothing of it yet
             self._port.inbox.append(Abort(out.rid, exact=True))
-        return out.rid if all(a.finish is not None for a in answers) else None
+        return out.rid
 
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
@@ -178,6 +190,13 @@ def _per_prompt(params: dict[str, Any] | Sequence[dict[str, Any]] | None, count:
     if len(params) != count:
         raise RequestError(f"{count} prompts and {len(params)} sampling_params.", param="sampling_params")
     return list(params)
+
+
+def _branches(values: dict[str, Any]) -> int:
+    n = values.get("n", 1)
+    if type(n) is not int or not 1 <= n <= MAX_BRANCHES:
+        raise RequestError(f"n is {n!r}; it must be a whole number from 1 to {MAX_BRANCHES}.", param="n")
+    return n
 
 
 def _sampling(values: dict[str, Any]) -> SamplingParams:

@@ -337,7 +337,7 @@ def test_refused_by_name(name: str) -> None:
 
 def test_refused_for_counting_positions_its_own_way() -> None:
     config = {**BASE, "model_type": "roberta", "architectures": ["RobertaForCausalLM"], "is_decoder": True}
-    with pytest.raises(ConfigError, match="RobertaForCausalLM.*positions from 0"):
+    with pytest.raises(ConfigError, match=r"RobertaForCausalLM.*positions from 0"):
         TransformersModel(context(config)).load_dummy(0)
 
 
@@ -347,7 +347,7 @@ def test_no_tensor_parallelism() -> None:
 
 
 def test_unknown_architecture() -> None:
-    with pytest.raises(ConfigError, match="NoSuchForCausalLM.*no_such"):
+    with pytest.raises(ConfigError, match=r"NoSuchForCausalLM.*no_such"):
         TransformersModel(context({"model_type": "no_such", "architectures": ["NoSuchForCausalLM"]}))
 
 

@@ -12,6 +12,7 @@ import httpx
 import openai
 import psutil
 import pytest
+
 from e2e.server import running
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]

@@ -10,6 +10,7 @@ import socket
 import httpx
 import psutil
 import pytest
+
 from e2e.server import failing, running
 from parity.tiny import make
 
@@ -22,19 +23,22 @@ def tiny(tmp_path_factory):
 IDS = ("--skip-tokenizer-init", "--port", "0", "--max-total-tokens", "4096")
 
 
-def test_kill_of_the_engine_ends_requests_with_an_error_and_the_server_with_a_status(tiny):
-    with running(str(tiny), *IDS) as server:
+def test_kill_of_the_engine_ends_streams_with_an_error_and_the_server_with_a_status(tiny):
+    longer = ("--json-model-override-args", '{"max_position_embeddings": 65536}', "--max-total-tokens", "60000")
+    with running(str(tiny), "--skip-tokenizer-init", "--port", "0", *longer) as server:
         body = {
             "input_ids": [5, 6, 7],
             "stream": True,
-            "sampling_params": {"max_new_tokens": 200, "ignore_eos": True},
+            "sampling_params": {"max_new_tokens": 50000, "ignore_eos": True},
         }
-        engine = server.engine()
-        engine.suspend()  # so that the request is surely still open when the engine dies
         with httpx.stream("POST", f"{server.url}/generate", json=body, timeout=30) as response:
-            engine.kill()
-            text = response.read().decode()
-        assert response.status_code == 503 or "error" in text, text
+            lines = response.iter_lines()
+            next(lines)
+            server.engine().kill()
+            rest = [line for line in lines if line]
+        assert "error" in rest[-2]
+        assert "SIGKILL" in rest[-2]
+        assert rest[-1] == "data: [DONE]"
         assert server.process.wait(60) != 0
         assert "SIGKILL" in "".join(server.log)
         assert "Traceback" not in "".join(server.log)
@@ -105,7 +109,10 @@ def test_unknown_architecture_with_its_own_code(tiny, tmp_path):
     config |= {
         "architectures": ["StrangeForCausalLM"],
         "model_type": "strange",
-        "auto_map": {"AutoModelForCausalLM": "modeling_strange.StrangeForCausalLM"},
+        "auto_map": {
+            "AutoConfig": "configuration_strange.StrangeConfig",
+            "AutoModelForCausalLM": "modeling_strange.StrangeForCausalLM",
+        },
     }
     (strange / "config.json").write_text(json.dumps(config))
     check(*failing(str(strange), *IDS), "--trust-remote-code")

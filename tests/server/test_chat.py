@@ -225,7 +225,6 @@ async def test_sampling_reaches_the_engine() -> None:
         "skip_special_tokens": False,
         "max_completion_tokens": 9,
         "max_tokens": 3,
-        "priority": 4,
         "cache_salt": "s",
     }
     await post(engine, asked)
@@ -233,7 +232,6 @@ async def test_sampling_reaches_the_engine() -> None:
     assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (0, 0.5, 7, 0.1)
     assert (sampling.seed, sampling.stop, sampling.stop_token_ids) == (2**63 - 1, ("a", "b"), (5,))
     assert (sampling.ignore_eos, sampling.skip_special_tokens, sampling.max_new_tokens) == (True, False, 9)
-    assert engine.requests[0].priority == 4
     assert engine.requests[0].namespace
 
 

@@ -23,9 +23,9 @@ class SafetensorsFormat:
     """See sglcore.contracts.weights.WeightFormat. A file stands for the directory it lies in."""
 
     def detects(self, path: Path) -> bool:
-        """A directory with config.json and at least one .safetensors file, or such a file."""
+        """A directory with config.json, or a .safetensors file in one."""
         if path.is_dir():
-            return (path / CONFIG).is_file() and any(path.glob("*.safetensors"))
+            return (path / CONFIG).is_file()
         return path.suffix == ".safetensors"
 
     def open(self, path: Path) -> SafetensorsCheckpoint:
@@ -48,7 +48,15 @@ class SafetensorsCheckpoint:
         return read_text_assets(self._directory)
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """(name, CPU tensor) shard by shard. Pages are read from disk when the consumer copies them."""
+        """(name, CPU tensor) shard by shard. Pages are read from disk when the consumer copies them.
+
+        Raises ConfigError if there are none: a directory without weights can be opened (for dummy ones), not read.
+        """
+        if not self._headers:
+            raise ConfigError(
+                f"Model directory {self._directory} has no .safetensors files.",
+                remedy="Give a complete model directory; pickled weights (.bin, .pt) are never loaded.",
+            )
         from safetensors import SafetensorError, safe_open  # here: the torch side of it imports torch
 
         for header in self._headers:
@@ -82,11 +90,6 @@ def _shards(directory: Path) -> list[SafetensorsHeader]:
         return _indexed(directory, index)
     single = directory / SINGLE
     paths = [single] if single.is_file() else sorted(directory.glob("*.safetensors"))
-    if not paths:
-        raise ConfigError(
-            f"Model directory {directory} has no .safetensors files.",
-            remedy="Give a complete model directory; pickled weights (.bin, .pt) are never loaded.",
-        )
     headers = [read_header(path) for path in paths]
     seen: dict[str, Path] = {}
     for header in headers:

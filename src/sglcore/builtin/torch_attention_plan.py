@@ -12,7 +12,7 @@ import torch
 
 from sglcore.contracts.attention import AttentionBatch
 
-CHUNK_BYTES = 1 << 20  # keys of a decode portion, gathered: small enough that both copies stay in a core's cache
+CHUNK_BYTES = 4 << 20  # keys of a decode portion, gathered; smaller portions cost more in calls than the cache gains
 SPLIT_TOKENS = 256  # padding worth a portion of its own
 SPLIT_RATIO = 0.8  # rows below this share of the longest one's length may start a new portion
 VIEW_TOKENS = 256  # from this length on, a row whose slots are consecutive is read in place even among others

@@ -21,6 +21,7 @@ class Answer:
         self._ids: list[int] = []
         self._logprobs: list[TokenLogprobs] = []
         self._prompt_tokens = self._cached_tokens = 0
+        self._ended = 0.0
         self.finish: FinishReason | None = None
 
     def take(self, out: RequestOutput) -> bool:
@@ -35,6 +36,7 @@ class Answer:
         self._logprobs += piece.logprobs
         self._prompt_tokens, self._cached_tokens = piece.prompt_tokens, piece.cached_tokens
         self.finish = piece.finish
+        self._ended = time.perf_counter()
         return self.finish is not None and out.finish is None
 
     def result(self) -> dict[str, Any]:
@@ -45,7 +47,7 @@ class Answer:
             "prompt_tokens": self._prompt_tokens,
             "completion_tokens": len(self._ids),
             "cached_tokens": self._cached_tokens,
-            "e2e_latency": time.perf_counter() - self._started,
+            "e2e_latency": self._ended - self._started,
         }
         if self._logprobs:
             meta["output_token_logprobs"] = [[lp.logprob, lp.token_id, None] for lp in self._logprobs]

@@ -78,6 +78,7 @@ def build_engine(config: EngineConfig, path: Path, plugins: Plugins, phases: Pha
 def load_model(config: EngineConfig, path: Path, plugins: Plugins, phases: Phases) -> Loaded:
     """Choose platform, model and attention, then read the weights."""
     decisions = Decisions()
+    _check_names(config, plugins)
     with phases.phase("import torch"):
         importlib.import_module("torch")
     with phases.phase("open model"):
@@ -94,6 +95,15 @@ def load_model(config: EngineConfig, path: Path, plugins: Plugins, phases: Phase
             model.load(_reported(checkpoint, report))
     eos_ids = eos_token_ids(checkpoint, hf)
     return Loaded(model, groups, attention, platform, spec, dtype, hf, eos_ids, decisions)
+
+
+def _check_names(config: EngineConfig, plugins: Plugins) -> None:
+    """Names that are needed late are looked up early, so that a typing error costs no loading."""
+    plugins.registry("policies").entry(config.schedule_policy)
+    if config.attention_backend:
+        plugins.registry("attention").entry(config.attention_backend)
+    if config.device != "auto":
+        plugins.registry("platforms").entry(config.device)
 
 
 def assemble(loaded: Loaded, config: EngineConfig, plugins: Plugins, phases: Phases) -> Built:

@@ -153,8 +153,9 @@ def _run(start: Start, say: Callable[[Any], None]) -> None:
     threading.Thread(target=_wait_for_parent, name="parent-watch", daemon=True).start()
     phases = Phases(say)
     built = build_engine(start.config, Path(start.path), plugins, phases)
-    with phases.phase("warm up"):
-        warm_up(built.engine)
+    if not start.config.skip_server_warmup:
+        with phases.phase("warm up"):
+            warm_up(built.engine)
     plugins.hooks.on_engine_start(info=built.info)
     try:
         say(Ready(built.info))

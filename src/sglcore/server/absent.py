@@ -74,6 +74,7 @@ REQUEST: dict[str, tuple[str, Neutral]] = {
     "bootstrap_port": ("kv_transfers", _nothing),
     "bootstrap_room": ("kv_transfers", _nothing),
     "data_parallel_rank": ("executors", _nothing),
+    "priority": ("policies (priority scheduling)", _zero),
 }
 OPENAI = (
     SAMPLING

@@ -54,7 +54,7 @@ async def prepare(face: Face, fields: NativeFields) -> NativeAnswer:
         if wants[i]:
             start = _start(starts[i], len(ids))
             ask = msgspec.structs.replace(ask, return_logprob=True, logprob_start=start, top_logprobs=tops[i])
-        asks.append(msgspec.structs.replace(ask, priority=fields.priority, namespace=separate))
+        asks.append(msgspec.structs.replace(ask, namespace=separate))
     return NativeAnswer(face, fields, asks, single and asks[0].n == 1)
 
 

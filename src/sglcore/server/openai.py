@@ -46,7 +46,6 @@ def to_ask(
         input_ids=pack_ids(ids),
         sampling=sampling,
         n=fields.n or 1,
-        priority=fields.priority,
         return_logprob=top is not None,
         logprob_start=start,
         top_logprobs=top or 0,

@@ -77,7 +77,6 @@ class OpenAIFields(SamplingFields, kw_only=True):
     stream: bool = False
     stream_options: StreamOptions | None = None
     rid: Rid | None = None
-    priority: Priority = 0
     cache_salt: Salt = ""
     extra_key: Salt = ""
 
@@ -111,7 +110,6 @@ class NativeFields(Struct, kw_only=True):
     top_logprobs_num: TopLogprobs | list[TopLogprobs] = 0
     return_text_in_logprobs: bool = False
     stream: bool = False
-    priority: Priority = 0
     cache_salt: Salt = ""
     extra_key: Salt = ""
 

@@ -72,9 +72,7 @@ class LlamaForCausalLM:
     def kv_groups(self) -> tuple[KVGroup, ...]:
         """One group: every layer keeps all positions, also under a sliding window."""
         layer = self.layers[0]
-        return (
-            KVGroup(layers=tuple(range(len(self.layers))), kv_heads=layer.split[1], head_dim=self.shape.head_dim),
-        )
+        return (KVGroup(layers=tuple(range(len(self.layers))), kv_heads=layer.split[1], head_dim=self.shape.head_dim),)
 
     def load(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Consume the checkpoint once. Raises ConfigError naming missing or unknown tensors."""

@@ -34,7 +34,8 @@ class LlamaShape:
         needed = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
         if missing := [key for key in needed if not _positive(config.get(key))]:
             raise ConfigError(
-                f"config.json gives no positive {', '.join(missing)}.", remedy="Use the config.json the model came with."
+                f"config.json gives no positive {', '.join(missing)}.",
+                remedy="Use the config.json the model came with.",
             )
         if (act := config.get("hidden_act", "silu")) not in ("silu", "swish"):
             raise ConfigError(

@@ -1,0 +1,119 @@
+"""The offline API on a tiny model: batches, branches, stop strings, streaming, refusals."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from parity.tiny import LLAMA_LIKE, make
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from sglcore import LLM, SamplingParams
+from sglcore.errors import ConfigError, RequestError
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    folder, _ = make("llama", tmp_path_factory.mktemp("models"))
+    vocab = {f"t{i}": i for i in range(LLAMA_LIKE["vocab_size"])}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="t0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"chat_template": "{% for m in messages %}{{ m.content }} {% endfor %}"})
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def llm(path):
+    with LLM(str(path), max_total_tokens=4096) as llm:
+        yield llm
+
+
+GREEDY = {"temperature": 0, "max_new_tokens": 8, "ignore_eos": True}
+
+
+def test_one_or_many_strings_or_ids(llm):
+    one = llm.generate("t5 t6 t7", GREEDY)[0]
+    many = llm.generate([[5, 6, 7], "t5 t6 t7"], [GREEDY, GREEDY])
+    assert one["output_ids"] == many[0]["output_ids"] == many[1]["output_ids"]
+    assert one["text"].split() == [f"t{i}" for i in one["output_ids"]]
+    assert one["meta_info"]["finish_reason"] == {"type": "length", "length": 8}
+    assert one["meta_info"]["e2e_latency"] > 0
+
+
+def test_a_stop_string_ends_its_branch_and_not_its_sisters(llm):
+    params = {"temperature": 1.5, "max_new_tokens": 12, "ignore_eos": True, "seed": 3, "n": 4}
+    whole = llm.generate([5, 6, 7], params)
+    word = whole[0]["text"].split()[3]
+    cut = llm.generate([5, 6, 7], {**params, "stop": [word]})
+    assert cut[0]["meta_info"]["finish_reason"] == {"type": "stop", "matched": word}
+    for before, after in zip(whole, cut, strict=True):
+        kind = after["meta_info"]["finish_reason"]["type"]
+        assert kind in ("stop", "length")
+        assert before["text"].startswith(after["text"].strip())
+    assert not llm.engine.has_work or llm.generate([1], GREEDY)
+    assert llm.engine.scheduler.ledger.held() == [0]
+
+
+def test_streaming_grows_and_leaving_early_frees(llm):
+    texts = [a["text"] for a in llm.stream("t5 t6", GREEDY)]
+    assert all(b.startswith(a) for a, b in zip(texts, texts[1:], strict=False))
+    stream = llm.stream("t5 t6", {**GREEDY, "max_new_tokens": 200})
+    next(stream)
+    stream.close()
+    assert llm.engine.scheduler.running == 0
+    assert llm.engine.scheduler.ledger.held() == [0]
+
+
+def test_chat_uses_the_template(llm):
+    messages = [{"role": "user", "content": "t5 t6"}, {"role": "assistant", "content": "t7"}]
+    assert llm.chat(messages, GREEDY)["output_ids"] == llm.generate("t5 t6 t7", GREEDY)[0]["output_ids"]
+
+
+def test_cache_flush(llm):
+    llm.generate([list(range(3, 60))], GREEDY)
+    assert llm.generate([list(range(3, 60))], GREEDY)[0]["meta_info"]["cached_tokens"] == 56
+    llm.flush_cache()
+    assert llm.generate([list(range(3, 60))], GREEDY)[0]["meta_info"]["cached_tokens"] == 0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "params", "param"),
+    [
+        ([], {}, "input_ids"),
+        ([999], {}, "input_ids"),
+        ([5], {"max_new_tokens": 10_000}, "max_new_tokens"),
+        ([5], {"temprature": 1}, "temprature"),
+        ([5], {"top_k": "many"}, "sampling_params"),
+        ([5], {"temperature": float("nan")}, "sampling_params"),
+        ([5], {"temperature": -1}, "sampling_params"),
+        ([5], {"top_p": 0}, "sampling_params"),
+        ([5], {"n": 1000}, "n"),
+    ],
+)
+def test_refusals_name_the_field_and_the_engine_goes_on(llm, prompt, params, param):
+    with pytest.raises(RequestError) as error:
+        llm.generate([prompt], params)
+    assert error.value.param == param
+    assert llm.generate([5, 6], GREEDY)
+
+
+def test_bad_options_are_refused_before_anything_loads(path):
+    with pytest.raises(ConfigError, match="page-size"):
+        LLM(str(path), page_size=0)
+    with pytest.raises(ConfigError, match="page_sise"):
+        LLM(str(path), page_sise=2)
+
+
+def test_dummy_weights_need_no_weight_file(path, tmp_path):
+    (tmp_path / "config.json").write_text((path / "config.json").read_text())
+    with LLM(str(tmp_path), load_format="dummy", skip_tokenizer_init=True, max_total_tokens=512) as llm:
+        assert len(llm.generate([5, 6], GREEDY)[0]["output_ids"]) == 8
+        with pytest.raises(ConfigError, match="tokenizer"):
+            llm.generate("text", GREEDY)
+
+
+def test_sampling_params_are_exported():
+    assert SamplingParams(temperature=0).greedy
