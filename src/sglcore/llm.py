@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from sglcore.config import EngineConfig, build_config
+from sglcore.engine.adjust import adjusted
 from sglcore.engine.answer import Answer
 from sglcore.engine.build import build_engine
 from sglcore.engine.link import InlinePort
@@ -35,8 +36,9 @@ class LLM:
 
     def __init__(self, model: str, *, tell: Callable[[Progress], None] | None = None, **flags: Any) -> None:
         """`flags` are `sglcore serve`'s, with underscores. Raises ConfigError or PluginError."""
-        self.config = build_config(EngineConfig, {"model_path": model, **flags})
-        plugins = discover(self.config.plugins)
+        config = build_config(EngineConfig, {"model_path": model, **flags})
+        plugins = discover(config.plugins)
+        self.config = adjusted(config, {"model_path", *flags}, plugins)
         path = resolve_model(model, self.config, plugins)
         checkpoint = open_checkpoint(path, self.config.load_format, plugins)
         built = build_engine(self.config, path, plugins, Phases(tell))

@@ -60,7 +60,7 @@ def delta(text: str, **more: object) -> dict[str, object]:
     return {"choices": [{"index": 0, "delta": {"content": text}}], **more}
 
 
-def test_remote_reply(server) -> None:
+def test_remote_reply(server: Any) -> None:
     usage = {"usage": {"completion_tokens": 7}}
     server.script = (200, events(delta(""), delta("Hé"), delta("llo"), {"choices": [], **usage}))
     backend = RemoteBackend(server.url, "", "secret", {"max_new_tokens": 5, "top_k": 3})
@@ -73,14 +73,14 @@ def test_remote_reply(server) -> None:
     assert "max_new_tokens" not in body
 
 
-def test_running_usage_is_believed(server) -> None:
+def test_running_usage_is_believed(server: Any) -> None:
     chunks = [delta("a", usage={"completion_tokens": 3}), delta("b", usage={"completion_tokens": 6})]
     server.script = (200, events(*chunks))
     assert [p.tokens for p in RemoteBackend(server.url, "m", None, {}).reply(HELLO)] == [3, 6]
 
 
 @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
-def test_url_with_and_without_v1(server, suffix: str) -> None:
+def test_url_with_and_without_v1(server: Any, suffix: str) -> None:
     assert RemoteBackend(server.url.removeprefix("http://") + suffix, "", None, {}).name == "tiny"
 
 
@@ -93,13 +93,13 @@ def test_url_with_and_without_v1(server, suffix: str) -> None:
         ((200, events(delta("a"), done=False)), "closed the stream before its end"),
     ],
 )
-def test_remote_errors_are_told(server, script: tuple[int, bytes], told: str) -> None:
+def test_remote_errors_are_told(server: Any, script: tuple[int, bytes], told: str) -> None:
     server.script = script
     with pytest.raises(RequestError, match=told):
         list(RemoteBackend(server.url, "m", None, {}).reply(HELLO))
 
 
-def test_leaving_early_closes_the_connection(server) -> None:
+def test_leaving_early_closes_the_connection(server: Any) -> None:
     server.script = (200, events(delta("a"), delta("b")))
     pieces = RemoteBackend(server.url, "m", None, {}).reply(HELLO)
     assert next(pieces) == Piece("a", 1)
@@ -107,7 +107,7 @@ def test_leaving_early_closes_the_connection(server) -> None:
     assert list(pieces) == []
 
 
-def test_nobody_there_is_told_with_the_remedy(server) -> None:
+def test_nobody_there_is_told_with_the_remedy(server: Any) -> None:
     server.shutdown()
     server.server_close()
     with pytest.raises(ConfigError, match=r"No server answers at .*Start one with"):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 import typer
@@ -14,7 +15,7 @@ from sglcore.config import ServerConfig
 
 
 @pytest.fixture
-def parse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def parse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """Parse a `serve` command line; gives the config, or the text of the complaint."""
     seen: list[tuple[Settings, int]] = []
 
@@ -43,29 +44,29 @@ def parse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     return run
 
 
-def test_model_as_argument_or_flag(parse) -> None:
+def test_model_as_argument_or_flag(parse: Callable[..., Any]) -> None:
     for args in (["m"], ["--model-path", "m"], ["--model", "m"], ["m", "--model-path=m"]):
         assert parse(*args).model_path == "m"
 
 
-def test_two_models_are_refused(parse) -> None:
+def test_two_models_are_refused(parse: Callable[..., Any]) -> None:
     assert "Two models were named, 'a' and --model-path 'b'" in parse("a", "--model", "b")
 
 
-def test_values_and_switches(parse) -> None:
+def test_values_and_switches(parse: Callable[..., Any]) -> None:
     config = parse("m", "--page-size", "16", "--disable-radix-cache", "--port=0", "--chunked-prefill-size", "-1")
     assert (config.page_size, config.disable_radix_cache, config.port) == (16, True, 0)
     assert config.chunked_prefill_size == -1
 
 
-def test_switches_respect_their_default(parse) -> None:
+def test_switches_respect_their_default(parse: Callable[..., Any]) -> None:
     assert parse("m").enable_metrics is True
     assert parse("m", "--enable-metrics").enable_metrics is True
     assert parse("m", "--no-enable-metrics").enable_metrics is False
     assert parse("m").disable_radix_cache is False
 
 
-def test_a_switch_of_the_file_can_be_switched_off(parse, tmp_path: Path) -> None:
+def test_a_switch_of_the_file_can_be_switched_off(parse: Callable[..., Any], tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("model: m\ndisable-radix-cache: true\n")
     assert parse("--config", str(file)).disable_radix_cache is True
@@ -73,7 +74,7 @@ def test_a_switch_of_the_file_can_be_switched_off(parse, tmp_path: Path) -> None
     assert "both given" in parse("m", "--disable-radix-cache", "--no-disable-radix-cache")
 
 
-def test_variables_count(parse, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_count(parse: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SGLCORE_PAGE_SIZE", "32")
     assert parse("m").page_size == 32
     assert parse("m", "--page-size", "2").page_size == 2
@@ -92,7 +93,7 @@ def test_variables_count(parse, monkeypatch: pytest.MonkeyPatch) -> None:
         ["--fastapi-root-path", ""],
     ],
 )
-def test_trivial_requests_are_accepted(parse, args: list[str]) -> None:
+def test_trivial_requests_are_accepted(parse: Callable[..., Any], args: list[str]) -> None:
     assert parse("m", *args).model_path == "m"
 
 
@@ -107,7 +108,7 @@ def test_trivial_requests_are_accepted(parse, args: list[str]) -> None:
         (["--speculative-draft-model=x"], "speculative-draft-model-path"),
     ],
 )
-def test_missing_flags_are_refused(parse, args: list[str], name: str) -> None:
+def test_missing_flags_are_refused(parse: Callable[..., Any], args: list[str], name: str) -> None:
     text = parse("m", *args)
     assert f"`--{name}` is a known SGLang flag, not yet supported by sglcore." in text
     assert text.count("\n") == 1
@@ -125,7 +126,7 @@ def test_missing_flags_are_refused(parse, args: list[str], name: str) -> None:
         (["m", "--config", "/nowhere.yaml"], "--config /nowhere.yaml cannot be read"),
     ],
 )
-def test_mistakes_are_told_in_one_paragraph(parse, args: list[str], told: str) -> None:
+def test_mistakes_are_told_in_one_paragraph(parse: Callable[..., Any], args: list[str], told: str) -> None:
     text = parse(*args)
     assert told in text
     assert text.startswith("sglcore: ")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 import sglcore as package
 from sglcore.cli.env import cpu_model, memory_gib
 
+from .conftest import Run
 
-def test_facts(sglcore, distribution) -> None:
+
+def test_facts(sglcore: Run, distribution: Callable[..., Path]) -> None:
     path: Path = distribution("dist-a", {"sglcore.models.v1": {"Mine": "trap:SPEC"}})
     facts = json.loads(sglcore("env", "--json", PYTHONPATH=str(path)).stdout)
     assert facts["sglcore"] == package.__version__
@@ -24,7 +27,7 @@ def test_facts(sglcore, distribution) -> None:
     assert "sglcore" not in facts["plugins"]
 
 
-def test_text_has_every_fact_on_a_line(sglcore) -> None:
+def test_text_has_every_fact_on_a_line(sglcore: Run) -> None:
     facts = json.loads(sglcore("env", "--json").stdout)
     lines = sglcore("env").stdout.splitlines()
     assert [line.partition(":")[0] for line in lines] == list(facts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import msgspec
 import pluggy
 import pytest
@@ -141,8 +143,8 @@ def test_two_plugins_with_one_option_are_both_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [Option("Bad Name", str, "", ""), Option("tone", list, [], ""), Option("help", str, "", "")]
-)  # type: ignore[arg-type]
+    "option", [Option("Bad Name", str, "", ""), Option("tone", cast(Any, list), [], ""), Option("help", str, "", "")]
+)
 def test_a_malformed_option_names_its_distribution(option: Option) -> None:
     with pytest.raises(PluginError, match="dist_a"):
         plugin_flags(plugins_with(dist_a=Hooked(option)), set())

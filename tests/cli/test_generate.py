@@ -48,7 +48,7 @@ def _engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sglcore.cli.generate.set_up_logs", lambda level: None)
 
 
-def test_one_prompt_streams(capsys) -> None:
+def test_one_prompt_streams(capsys: pytest.CaptureFixture[str]) -> None:
     status = run(
         ["generate", "m", "--plugins", "none", "--prompt", "abc", "--temperature", "0", "--stop", "x", "--seed", "0"]
     )
@@ -58,25 +58,25 @@ def test_one_prompt_streams(capsys) -> None:
     assert Engine.made == [{"model": "m", "plugins": "none"}, {"closed": True}]
 
 
-def test_engine_flags_are_passed_on_converted(capsys) -> None:
+def test_engine_flags_are_passed_on_converted(capsys: pytest.CaptureFixture[str]) -> None:
     run(["generate", "--model", "m", "-p", "a", "--page-size", "16", "--disable-radix-cache", "--max-new-tokens", "3"])
     assert Engine.made[0] == {"model": "m", "page_size": 16, "disable_radix_cache": True}
     assert Engine.asked == [{"max_new_tokens": 3}]
 
 
-def test_several_prompts(capsys) -> None:
+def test_several_prompts(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["generate", "m", "-p", "a", "-p", "b"]) == 0
     assert capsys.readouterr().out == "A\n\nB\n"
 
 
-def test_json(capsys) -> None:
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["generate", "m", "-p", "a", "-p", "b", "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(line["prompt"], line["text"]) for line in lines] == [("a", "A"), ("b", "B")]
     assert lines[0]["meta_info"] == {"completion_tokens": 1}
 
 
-def test_standard_input_is_the_prompt(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_input_is_the_prompt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("from a pipe"))
     assert run(["generate", "m", "--no-stream"]) == 0
     assert capsys.readouterr().out == "FROM A PIPE\n"
@@ -92,7 +92,9 @@ def test_standard_input_is_the_prompt(capsys, monkeypatch: pytest.MonkeyPatch) -
         (["m", "-p", "a", "--port", "1"], "Unknown flag --port"),
     ],
 )
-def test_mistakes_are_told_before_the_engine_is_built(capsys, args: list[str], told: str) -> None:
+def test_mistakes_are_told_before_the_engine_is_built(
+    capsys: pytest.CaptureFixture[str], args: list[str], told: str
+) -> None:
     assert run(["generate", *args]) == 2
     shown = capsys.readouterr()
     assert told in shown.err

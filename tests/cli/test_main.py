@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import sglcore as package
 from sglcore.cli import main
 from sglcore.errors import ConfigError, EngineDead
 
-from .conftest import clean_environment
+from .conftest import Run, clean_environment
 
 BUDGET_SECONDS = 0.3
 ATTEMPTS = 12
@@ -26,7 +27,7 @@ def imported(stderr: str) -> set[str]:
 
 
 @pytest.mark.parametrize("args", [["--help"], ["plugins", "list"], ["version"], ["env"]])
-def test_light_commands_import_nothing_heavy(sglcore, args: list[str]) -> None:
+def test_light_commands_import_nothing_heavy(sglcore: Run, args: list[str]) -> None:
     done = sglcore(*args, options=("-X", "importtime"))
     assert done.returncode == 0
     seen = imported(done.stderr)
@@ -35,7 +36,7 @@ def test_light_commands_import_nothing_heavy(sglcore, args: list[str]) -> None:
 
 
 @pytest.mark.parametrize("args", [["serve", "--help"], ["generate", "--help"], ["chat", "--help"]])
-def test_help_of_commands_imports_no_torch(sglcore, args: list[str]) -> None:
+def test_help_of_commands_imports_no_torch(sglcore: Run, args: list[str]) -> None:
     done = sglcore(*args, options=("-X", "importtime"))
     assert done.returncode == 0
     assert "--page-size" in done.stdout
@@ -68,14 +69,14 @@ def test_light_commands_are_quick(args: list[str], tmp_path: Path) -> None:
     assert min(ours) - min(bare) <= BUDGET_SECONDS
 
 
-def test_help_lists_the_commands(sglcore) -> None:
+def test_help_lists_the_commands(sglcore: Run) -> None:
     bare, asked = sglcore(), sglcore("--help")
     assert bare.stdout == asked.stdout
     for name in main.COMMANDS:
         assert f"  {name}" in asked.stdout
 
 
-def test_version(sglcore) -> None:
+def test_version(sglcore: Run) -> None:
     for args in (["--version"], ["version"]):
         assert sglcore(*args).stdout == f"sglcore {package.__version__}\n"
 
@@ -90,7 +91,7 @@ def test_version(sglcore) -> None:
         (["plugins", "lst"], "lst"),
     ],
 )
-def test_a_mistake_is_one_line_and_status_2(sglcore, args: list[str], told: str) -> None:
+def test_a_mistake_is_one_line_and_status_2(sglcore: Run, args: list[str], told: str) -> None:
     done = sglcore(*args)
     assert done.returncode == 2
     assert told in done.stderr
@@ -102,7 +103,9 @@ def test_a_mistake_is_one_line_and_status_2(sglcore, args: list[str], told: str)
     ("raised", "status"),
     [(ConfigError("Bad.", remedy="Do\nthis."), 2), (EngineDead("Gone."), 2), (KeyboardInterrupt(), 130)],
 )
-def test_exit_status(monkeypatch, capsys, raised: BaseException, status: int) -> None:
+def test_exit_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], raised: BaseException, status: int
+) -> None:
     def fail(app: object, argv: list[str]) -> None:
         raise raised
 
@@ -112,7 +115,7 @@ def test_exit_status(monkeypatch, capsys, raised: BaseException, status: int) ->
         assert capsys.readouterr().err == f"sglcore: {' '.join(str(raised).split())}\n"
 
 
-def test_interrupting_a_running_command(monkeypatch) -> None:
+def test_interrupting_a_running_command(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
@@ -120,7 +123,7 @@ def test_interrupting_a_running_command(monkeypatch) -> None:
     assert main.run(["version"]) == 130
 
 
-def test_a_bug_is_not_hidden(monkeypatch) -> None:
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> None:
         raise ZeroDivisionError
 
@@ -150,7 +153,7 @@ def greet(name: str = "you") -> None:
 """
 
 
-def test_commands_of_plugins(sglcore, distribution) -> None:
+def test_commands_of_plugins(sglcore: Run, distribution: Callable[..., Path]) -> None:
     path: Path = distribution("dist-a", {"sglcore.commands.v1": {"greet": "greeting:SPEC"}}, "greeting", COMMAND)
     assert "greet" in sglcore("--help", PYTHONPATH=str(path)).stdout
     assert sglcore("greet", "--name", "Ada", PYTHONPATH=str(path)).stdout == "hello Ada\n"
@@ -167,7 +170,7 @@ def add_options():
 """
 
 
-def test_options_of_plugins_are_in_help_unless_left_out(sglcore, distribution) -> None:
+def test_options_of_plugins_are_in_help_unless_left_out(sglcore: Run, distribution: Callable[..., Path]) -> None:
     path: Path = distribution("dist-a", {"sglcore.hooks.v1": {"tone": "tone_hooks"}}, "tone_hooks", OPTIONS)
     assert "--reply-tone" in sglcore("serve", "--help", PYTHONPATH=str(path)).stdout
     assert "--reply-tone" not in sglcore("serve", "--plugins", "none", "--help", PYTHONPATH=str(path)).stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from sglcore.cli.plugins import Row, rows_of, table
 from sglcore.plugins import select
 from sglcore.registry import Entry
+
+from .conftest import Run
 
 
 def entry(family: str, name: str, distribution: str = "dist-a", api: int = 1) -> Entry:
@@ -47,7 +50,7 @@ def test_table_is_aligned() -> None:
 
 
 @pytest.mark.parametrize("family", [None, "models"])
-def test_listing_imports_no_plugin(sglcore, distribution, family: str | None) -> None:
+def test_listing_imports_no_plugin(sglcore: Run, distribution: Callable[..., Path], family: str | None) -> None:
     code = "raise SystemExit('imported')"
     points = {"sglcore.models.v1": {"Mine": "trap:SPEC"}, "sglcore.models.v9": {"Later": "trap:SPEC"}}
     points["sglcore.hooks.v1"] = {"trap": "trap"}
@@ -68,13 +71,13 @@ def test_listing_imports_no_plugin(sglcore, distribution, family: str | None) ->
     assert "Mine" in sglcore("plugins", "list", PYTHONPATH=str(path)).stdout
 
 
-def test_an_unknown_family_is_told(sglcore) -> None:
+def test_an_unknown_family_is_told(sglcore: Run) -> None:
     done = sglcore("plugins", "list", "--family", "nonsense")
     assert done.returncode == 2
     assert "--family takes one of models, attention" in done.stderr
 
 
-def test_bare_plugins_shows_help(sglcore) -> None:
+def test_bare_plugins_shows_help(sglcore: Run) -> None:
     done = sglcore("plugins")
     assert done.returncode == 0
     assert "list" in done.stdout

@@ -8,6 +8,7 @@ import logging
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -21,9 +22,11 @@ from sglcore.config import ServerConfig
 from sglcore.engine.phases import Phases, Progress
 from sglcore.errors import ConfigError
 
+Launches = list[tuple[ServerConfig, Any]]
+
 
 @pytest.fixture(autouse=True)
-def _logs_as_before():
+def _logs_as_before() -> Iterator[None]:
     root, ours = logging.getLogger(), logging.getLogger("sglcore")
     before = (root.handlers[:], root.level, ours.level)
     yield
@@ -31,9 +34,9 @@ def _logs_as_before():
 
 
 @pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ServerConfig, Any]]:
+def launched(monkeypatch: pytest.MonkeyPatch) -> Launches:
     """Stands in for the server: keeps what it was given, tells of a start, and ends."""
-    calls: list[tuple[ServerConfig, Any]] = []
+    calls: Launches = []
 
     def serve(config: ServerConfig, plugins: Any, tell: Any, on_ready: Any) -> None:
         calls.append((config, plugins))
@@ -50,7 +53,9 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ServerConfig, Any]]:
     return calls
 
 
-def test_serve_hands_over_the_config_and_shows_the_start(launched, capsys) -> None:
+def test_serve_hands_over_the_config_and_shows_the_start(
+    launched: Launches, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["serve", "m", "--plugins", "none", "--page-size", "16", "--port", "0"]) == 0
     ((config, plugins),) = launched
     assert (config.model_path, config.page_size, config.port) == ("m", 16, 0)
@@ -62,7 +67,7 @@ def test_serve_hands_over_the_config_and_shows_the_start(launched, capsys) -> No
     assert "on cpu, in float32, 64 tokens of context" in shown.err
 
 
-def test_an_error_of_the_start_is_one_line(launched, capsys) -> None:
+def test_an_error_of_the_start_is_one_line(launched: Launches, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["serve", "bad", "--plugins", "none"]) == 2
     assert capsys.readouterr().err == "sglcore: Cannot. Do this.\n"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ TONE = Flag("reply_tone", str, "plain", "How to sound.", "reply-tone", "dist-a")
 
 
 @pytest.fixture
-def file(tmp_path: Path):
+def file(tmp_path: Path) -> Callable[[str], str]:
     def write(text: str) -> str:
         path = tmp_path / "serve.yaml"
         path.write_text(text)
@@ -29,7 +31,13 @@ def refuse(text: str) -> None:
     raise AssertionError(text)
 
 
-def collect(flags=FLAGS, typed=None, file=None, environ=None, warn=refuse) -> dict[str, Given]:
+def collect(
+    flags: Iterable[Flag] = FLAGS,
+    typed: Mapping[str, Any] | None = None,
+    file: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    warn: Callable[[str], None] = refuse,
+) -> dict[str, Given]:
     return gather(flags, typed or {}, file, environ or {}, warn)
 
 
@@ -47,7 +55,9 @@ def collect(flags=FLAGS, typed=None, file=None, environ=None, warn=refuse) -> di
         (None, "null", "2", 2),
     ],
 )
-def test_precedence(file, typed: str | None, in_file: str | None, variable: str | None, expected: int) -> None:
+def test_precedence(
+    file: Callable[[str], str], typed: str | None, in_file: str | None, variable: str | None, expected: int
+) -> None:
     given = collect(
         typed={"model_path": "m"} | ({"page_size": typed} if typed else {}),
         file=file(f"page-size: {in_file}") if in_file else None,
@@ -56,7 +66,7 @@ def test_precedence(file, typed: str | None, in_file: str | None, variable: str 
     assert config_from(ServerConfig, FLAGS, given).page_size == expected
 
 
-def test_file_keys_in_both_spellings_and_native_types(file) -> None:
+def test_file_keys_in_both_spellings_and_native_types(file: Callable[[str], str]) -> None:
     path = file("model: m\npage_size: 8\nmem-fraction-static: 0.5\ndisable-radix-cache: true\n"
                 "json-model-override-args: {a: 1}\nenable-metrics: false\n")  # fmt: skip
     config = config_from(ServerConfig, FLAGS, collect(file=path))
@@ -78,7 +88,7 @@ def test_file_keys_in_both_spellings_and_native_types(file) -> None:
         ("extras: {a: 1}\n", "Unknown flag --extras"),
     ],
 )
-def test_a_bad_file_is_told(file, text: str, told: str) -> None:
+def test_a_bad_file_is_told(file: Callable[[str], str], text: str, told: str) -> None:
     path = file(text)
     with pytest.raises(ConfigError) as error:
         collect(file=path)
@@ -91,11 +101,11 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
         collect(file=str(tmp_path / "absent.yaml"))
 
 
-def test_an_empty_file_gives_nothing(file) -> None:
+def test_an_empty_file_gives_nothing(file: Callable[[str], str]) -> None:
     assert collect(file=file("# nothing yet\n")) == {}
 
 
-def test_trivial_requests_for_missing_flags_pass(file) -> None:
+def test_trivial_requests_for_missing_flags_pass(file: Callable[[str], str]) -> None:
     assert collect(file=file("tp-size: 1\nenable-mixed-chunk: true\nenable-lora: false\n")) == {}
     assert collect(environ={"SGLCORE_TP_SIZE": "1"}) == {}
 
@@ -113,7 +123,7 @@ def test_an_unknown_variable_is_a_warning_with_the_nearest_flag() -> None:
     assert "--page-size" in warnings[0]
 
 
-def test_flags_of_the_server_do_not_disturb_other_commands(file) -> None:
+def test_flags_of_the_server_do_not_disturb_other_commands(file: Callable[[str], str]) -> None:
     engine = flags_of(EngineConfig)
     given = collect(engine, file=file("model: m\nport: 1\n"), environ={"SGLCORE_HOST": "::"})
     assert set(given) == {"model_path"}
@@ -145,7 +155,7 @@ def test_peek(argv: list[str], value: str | None) -> None:
     assert peek(argv, "--plugins") == value
 
 
-def test_plugins_are_known_before_parsing(file) -> None:
+def test_plugins_are_known_before_parsing(file: Callable[[str], str]) -> None:
     path = file("plugins: from-file")
     assert peek_plugins([], {}) == "auto"
     assert peek_plugins([], {"SGLCORE_PLUGINS": "from-env"}) == "from-env"

@@ -4,6 +4,7 @@ torch calls; on a prompt, the number of passes over memory. Both are kept low, i
 from __future__ import annotations
 
 import math
+import weakref
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,9 @@ import torch.nn.functional as F
 from sglcore.builtin.cpu_linear import choose_linear
 from sglcore.contracts.ops import LinearOp
 from sglcore.layers.reference import rotate
+
+
+FEW_ROWS = 32  # up to here the number of calls counts more than the passes over memory
 
 
 class CpuOps:
@@ -21,6 +25,7 @@ class CpuOps:
 
     def __init__(self) -> None:
         self._root_eps: dict[float, torch.Tensor] = {}
+        self._tables: StepTables | None = None
 
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> LinearOp:
         """weight [out, in], bias [out] or None, in the layout measured fastest here for this shape."""
@@ -65,7 +70,12 @@ class CpuOps:
         joint = side_by_side(q, k)
         if joint is None or q.dtype != torch.float32 or 2 * cos.shape[1] != q.shape[2]:
             return rotate(q, cos, sin), rotate(k, cos, sin)
-        turned = rotate_whole(joint, cos, sin)
+        if q.shape[0] > FEW_ROWS:
+            turned = rotate_whole(joint, cos, sin)
+        else:
+            if self._tables is None or not self._tables.made_from(cos, sin):
+                self._tables = StepTables(cos, sin)
+            turned = self._tables.rotate(joint)
         return turned[:, :heads], turned[:, heads:]
 
 
@@ -93,3 +103,27 @@ def rotate_whole(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
     first.addcmul_(b, s, value=-1)
     second.addcmul_(a, s)
     return out.view(tokens, heads, dim)
+
+
+class StepTables:
+    """cos and sin of a step in the shape that turns a few rows with the fewest calls, made once for all layers.
+
+    Holds no reference to the tables it was made from, only a weak one to tell whether they are still the same.
+    """
+
+    __slots__ = ("_of_cos", "_of_sin", "cos", "sin")
+
+    def __init__(self, cos: torch.Tensor, sin: torch.Tensor) -> None:
+        self._of_cos, self._of_sin = weakref.ref(cos), weakref.ref(sin)
+        self.cos = torch.cat((cos, cos), 1).unsqueeze(1)  # [tokens, 1, dim]
+        self.sin = torch.stack((-sin, sin), 1).unsqueeze(1)  # [tokens, 1, 2, dim / 2]
+
+    def made_from(self, cos: torch.Tensor, sin: torch.Tensor) -> bool:
+        """Whether these are the tables it was made from."""
+        return self._of_cos() is cos and self._of_sin() is sin
+
+    def rotate(self, x: torch.Tensor) -> torch.Tensor:
+        """x [tokens, heads, dim], all of dim rotary: x * cos + (halves swapped) * (-sin, sin)."""
+        tokens, heads, dim = x.shape
+        swapped = x.view(tokens, heads, 2, dim // 2).flip(2).mul_(self.sin).view(tokens, heads, dim)
+        return swapped.addcmul_(x, self.cos)

@@ -29,6 +29,7 @@ class TorchAttention:
     """
 
     def __init__(self) -> None:
+        self._slots: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]] = {}
         self._scratch: dict[tuple[torch.dtype, torch.device, str], torch.Tensor] = {}
         self._triangles: dict[tuple[int, torch.dtype, torch.device], torch.Tensor] = {}
 
@@ -38,14 +39,22 @@ class TorchAttention:
 
     def write_kv(self, layer: int, k: torch.Tensor, v: torch.Tensor, kv: KVView, meta: Meta) -> None:
         """Store k, v [tokens, kv_heads, head_dim] at their slots."""
-        keys, values = kv.layer(layer)
+        keys, values = self._by_slot(layer, kv)
         place = meta[layer].write
         if isinstance(place, slice):
-            keys.flatten(0, 1)[place].copy_(k)
-            values.flatten(0, 1)[place].copy_(v)
+            keys[place].copy_(k)
+            values[place].copy_(v)
         else:
-            keys.flatten(0, 1).index_copy_(0, place, k)
-            values.flatten(0, 1).index_copy_(0, place, v)
+            keys.index_copy_(0, place, k)
+            values.index_copy_(0, place, v)
+
+    def _by_slot(self, layer: int, kv: KVView) -> tuple[torch.Tensor, torch.Tensor]:
+        """A layer's keys and values as [slots, kv_heads, head_dim]; views kept for as long as the pool's tensors are."""
+        keys, values = kv.layer(layer)
+        kept = self._slots.get(layer)
+        if kept is None or kept[0] is not keys or kept[1] is not values:
+            kept = self._slots[layer] = (keys, values, keys.flatten(0, 1), values.flatten(0, 1))
+        return kept[2], kept[3]
 
     def attend(
         self,
@@ -63,8 +72,7 @@ class TorchAttention:
         group = meta[layer]
         window = _narrowest(window, group.batch.group.window)
         plan = group.window(window)
-        keys, values = kv.layer(layer)
-        step = _Step(self, keys.flatten(0, 1), values.flatten(0, 1), scale, soft_cap, sinks)
+        step = _Step(self, *self._by_slot(layer, kv), scale, soft_cap, sinks)
         if len(plan.decode) == 1 and not plan.prefill:
             chunk = plan.decode[0]
             if chunk.rows == plan.tokens:
@@ -126,8 +134,7 @@ class _Step:
     def decode(self, q: torch.Tensor, chunk: DecodeChunk) -> torch.Tensor:
         """q [rows, heads, dim] of the chunk's rows, one query each -> [rows, heads, dim]."""
         k, v = self.backend.gather(chunk.span, self.keys, self.values)
-        shape = (chunk.rows, chunk.span.length, k.shape[1], k.shape[2])
-        k, v = k.view(shape).transpose(1, 2), v.view(shape).transpose(1, 2)  # [rows, kv_heads, length, dim]
+        k, v = _by_row(k, chunk.rows, chunk.span.length), _by_row(v, chunk.rows, chunk.span.length)
         return self._attend(q.unsqueeze(2), k, v, chunk.mask, False).squeeze(2)
 
     def prefill(self, q: torch.Tensor, row: PrefillRow, window: int, out: torch.Tensor) -> None:
@@ -159,6 +166,12 @@ class _Step:
         return F.scaled_dot_product_attention(
             q, k, v, mask, is_causal=causal and mask is None, scale=self.scale, enable_gqa=q.shape[1] != k.shape[1]
         )
+
+
+def _by_row(x: torch.Tensor, rows: int, length: int) -> torch.Tensor:
+    """[rows * length, kv_heads, dim] seen as [rows, kv_heads, length, dim], in one call instead of two."""
+    slot, head, value = x.stride()
+    return x.as_strided((rows, x.shape[1], length, x.shape[2]), (length * slot, head, slot, value), x.storage_offset())
 
 
 def capped_attention(

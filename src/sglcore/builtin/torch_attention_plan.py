@@ -16,6 +16,7 @@ CHUNK_BYTES = 4 << 20  # keys of a decode portion, gathered; smaller portions co
 SPLIT_TOKENS = 256  # padding worth a portion of its own
 SPLIT_RATIO = 0.8  # rows below this share of the longest one's length may start a new portion
 VIEW_TOKENS = 256  # from this length on, a row whose slots are consecutive is read in place even among others
+SLICE_TOKENS = 8  # new tokens from which it pays to look whether they are written to consecutive slots
 QUERY_BLOCK = 256  # queries of a prompt that share one masked call
 
 
@@ -101,7 +102,8 @@ def plan_group(batch: AttentionBatch) -> GroupPlan:
 
 
 def _write_place(slots: torch.Tensor) -> slice | torch.Tensor:
-    if slots.device.type == "cpu" and slots.numel():
+    """A slice where the slots are consecutive and many: copying to it then beats scattering."""
+    if slots.device.type == "cpu" and slots.numel() >= SLICE_TOKENS:
         start = _run_start(slots)
         if start >= 0:
             return slice(start, start + slots.numel())

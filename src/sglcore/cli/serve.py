@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 import sglcore
-from sglcore.cli.adjust import adjusted
+from sglcore.engine.adjust import adjusted
 from sglcore.cli.command import Settings, config_command
 from sglcore.cli.logs import set_up_logs
 from sglcore.cli.progress import StartDisplay

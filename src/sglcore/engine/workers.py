@@ -122,7 +122,7 @@ def main() -> None:
     """The child's whole life."""
     channel = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # anything that prints must not disturb the channel
-    start = msgspec.json.decode(sys.stdin.buffer.readline(), type=Start)
+    start = msgspec.json.decode(_first_line(), type=Start)
 
     def say(message: Any) -> None:
         channel.write(msgspec.json.encode(message) + b"\n")
@@ -138,6 +138,16 @@ def main() -> None:
         traceback.print_exc()
         say(Failed("EngineDead", f"The engine failed: {type(error).__name__}: {error}"))
         sys.exit(1)
+
+
+def _first_line() -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        part = os.read(0, 65536)
+        if not part:
+            sys.exit(0)  # the parent went away before it said anything
+        line += part
+    return line
 
 
 def _run(start: Start, say: Callable[[Any], None]) -> None:
@@ -170,7 +180,8 @@ def _wait_for_parent() -> None:
     """Blocks until stdin closes, then wakes the loop; if that hangs in a step, leaves anyway."""
     import zmq
 
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):  # not through sys.stdin: its lock would be held when a failed start exits
+        pass
     push: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
     push.connect("inproc://parent-gone")
     push.send(b"")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import sglcore
-from sglcore.cli.adjust import adjusted
+from sglcore.engine.adjust import adjusted
 from sglcore.config import EngineConfig
 from sglcore.errors import PluginError
 from sglcore.plugins import Plugins
