@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,9 +11,8 @@ from sglcore.layers import reference
 
 
 @pytest.fixture(autouse=True)
-def fresh_choices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh_choices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_linear, "_choices", {})
-    yield
 
 
 def normal(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

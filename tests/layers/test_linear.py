@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from layers.plain import context
 from sglcore.errors import ConfigError
 from sglcore.layers.embedding import LMHead, VocabEmbedding
 from sglcore.layers.linear import Linear, Part, RowParallelLinear, qkv_linear
@@ -12,10 +13,8 @@ from sglcore.layers.loading import Slot
 from sglcore.layers.mlp import GatedMLP
 from sglcore.layers.norm import RMSNorm
 
-from .plain import context
 
-
-def fill(slots: dict[str, Slot], only: str = "") -> dict[str, torch.Tensor]:
+def fill(slots: dict[str, Slot]) -> dict[str, torch.Tensor]:
     """Seeded values for every slot, the same whatever the sharding."""
     random = torch.Generator().manual_seed(1)
     tensors = {name: torch.randn(slots[name].shape, generator=random) for name in sorted(slots)}

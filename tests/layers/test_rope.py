@@ -7,12 +7,11 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from layers.plain import context
 from sglcore.contracts.models import ForwardInputs
 from sglcore.errors import ConfigError
 from sglcore.layers.rope import RotaryEmbedding
 from sglcore.layers.rope_scaling import rope_parameters
-
-from .plain import context
 
 DIM = 16
 LONG = {"short_factor": [1.0 + i / 10 for i in range(8)], "long_factor": [2.0 + i for i in range(8)]}

@@ -1,10 +1,12 @@
 """Linear layers on the CPU: the layout of a weight is chosen by measuring, once per shape and process.
 
 Which of torch's ways to multiply wins depends on the CPU, the BLAS build, the shape and the batch size, by
-factors up to four; so nothing is assumed. Measured is the CPU time of one thread: unlike the clock on the wall it
-hardly moves when other processes want the same cores. A *layout* is a way to store the weight, with one or more *calls* that
+factors up to four; so nothing is assumed. A *layout* is a way to store the weight, with one or more *calls* that
 can use it; each batch bucket takes the layout's fastest call. The layout with the least total cost over the
 buckets wins, and only that one is kept in memory.
+
+Measured is the CPU time of one thread: unlike the clock on the wall it hardly moves when other processes want
+the same cores. What it cannot show, how a kernel spreads over threads, is declared (`Layout.scales`).
 
 A format with another storage (a low-bit packed weight, say) joins by adding a Layout whose `store` repacks.
 """
@@ -211,14 +213,16 @@ def _columns(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -
 
 def _pack(weight: torch.Tensor) -> torch.Tensor:
     """Reorder for oneDNN, which is told to expect PACK_BATCH rows."""
-    return torch.ops.mkldnn._reorder_linear_weight(weight, PACK_BATCH)
+    packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, PACK_BATCH)
+    return packed
 
 
 def _packed() -> Call:
     kernel = torch.ops.mkldnn._linear_pointwise.default
 
     def call(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        return kernel(x, weight, bias, "none", [], "")
+        y: torch.Tensor = kernel(x, weight, bias, "none", [], "")
+        return y
 
     return call
 

@@ -13,7 +13,6 @@ from sglcore.builtin.cpu_linear import choose_linear
 from sglcore.contracts.ops import LinearOp
 from sglcore.layers.reference import rotate
 
-
 FEW_ROWS = 32  # up to here the number of calls counts more than the passes over memory
 
 

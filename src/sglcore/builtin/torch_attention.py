@@ -49,7 +49,7 @@ class TorchAttention:
             values.index_copy_(0, place, v)
 
     def _by_slot(self, layer: int, kv: KVView) -> tuple[torch.Tensor, torch.Tensor]:
-        """A layer's keys and values as [slots, kv_heads, head_dim]; views kept for as long as the pool's tensors are."""
+        """A layer's keys and values as [slots, kv_heads, head_dim]; the views are kept while the pool is the same."""
         keys, values = kv.layer(layer)
         kept = self._slots.get(layer)
         if kept is None or kept[0] is not keys or kept[1] is not values:

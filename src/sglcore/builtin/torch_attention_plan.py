@@ -111,7 +111,7 @@ def _write_place(slots: torch.Tensor) -> slice | torch.Tensor:
 
 
 def _run_start(index: torch.Tensor) -> int:
-    """First entry of an index that counts up by one, else -1. For CPU tensors: elsewhere it would wait for the device."""
+    """First entry of an index that counts up by one, else -1. For CPU tensors; elsewhere it would stall the device."""
     length = index.numel()
     start = int(index[0])
     if length == 1:
@@ -168,21 +168,35 @@ def _row_span(batch: AttentionBatch, row: int, low: int, high: int) -> Span:
 
 
 def _decode_chunks(group: GroupPlan, rows: list[int], places: list[int], window: int) -> list[DecodeChunk]:
-    lengths = [min(group.kv_lens[row], window) if window else group.kv_lens[row] for row in rows]
+    lengths = [_seen(group, row, window) for row in rows]
     if len(rows) == 1:
         return [_one_row(group, rows[0], places[0], lengths[0])]
-    order = list(range(len(rows)))
-    singles: list[DecodeChunk] = []
-    if max(lengths) >= VIEW_TOKENS and group.batch.page_table.device.type == "cpu":
-        for i in list(order):
-            if lengths[i] >= VIEW_TOKENS:
-                chunk = _one_row(group, rows[i], places[i], lengths[i])
-                if chunk.span.start >= 0:
-                    singles.append(chunk)
-                    order.remove(i)
-    portions = _portions([lengths[i] for i in order], _capacity(group.batch))
-    chunks = [_many_rows(group, [rows[order[i]] for i in p], [places[order[i]] for i in p], window) for p in portions]
-    return singles + chunks
+    chunks, order = _in_place(group, rows, places, lengths)
+    for portion in _portions([lengths[i] for i in order], _capacity(group.batch)):
+        members = [order[i] for i in portion]
+        chunks.append(_many_rows(group, [rows[i] for i in members], [places[i] for i in members], window))
+    return chunks
+
+
+def _seen(group: GroupPlan, row: int, window: int) -> int:
+    """Positions that a decoding row attends to."""
+    return min(group.kv_lens[row], window) if window else group.kv_lens[row]
+
+
+def _in_place(
+    group: GroupPlan, rows: list[int], places: list[int], lengths: list[int]
+) -> tuple[list[DecodeChunk], list[int]]:
+    """(chunks of long rows whose slots are consecutive, indices of all other rows)."""
+    if group.batch.page_table.device.type != "cpu":
+        return [], list(range(len(rows)))
+    chunks, others = [], []
+    for i, length in enumerate(lengths):
+        chunk = _one_row(group, rows[i], places[i], length) if length >= VIEW_TOKENS else None
+        if chunk is None or chunk.span.start < 0:
+            others.append(i)
+        else:
+            chunks.append(chunk)
+    return chunks, others
 
 
 def _capacity(batch: AttentionBatch) -> int:
@@ -205,7 +219,7 @@ def _portions(lengths: list[int], capacity: int) -> list[list[int]]:
             current = []
         current.append(i)
     groups.append(current)
-    portions = []
+    portions: list[list[int]] = []
     for members in groups:
         step = max(1, capacity // lengths[members[0]])
         members.sort()

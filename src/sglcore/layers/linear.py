@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -72,9 +73,9 @@ class Linear:
         table: dict[str, Slot] = {}
         for index, part in enumerate(self.parts):
             shape = self._whole(part)
-            table[f"{prefix}{part.name}.weight"] = Slot(shape, lambda t, i=index: self._put_weight(i, t))
+            table[f"{prefix}{part.name}.weight"] = Slot(shape, partial(self._put_weight, index))
             if self.has_bias:
-                table[f"{prefix}{part.name}.bias"] = Slot(shape[:1], lambda t, i=index: self._put_bias(i, t))
+                table[f"{prefix}{part.name}.bias"] = Slot(shape[:1], partial(self._put_bias, index))
         return table
 
     def _whole(self, part: Part) -> tuple[int, int]:

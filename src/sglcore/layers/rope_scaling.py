@@ -114,7 +114,7 @@ def longrope(p: dict[str, Any], dim: int, which: str = "short_factor") -> Freque
     stretch = torch.tensor(p[which], dtype=torch.float32)
     if stretch.numel() != dim // 2:
         raise ConfigError(
-            f"rope_parameters.{which} has {stretch.numel()} entries; heads with {dim} rotary dimensions need {dim // 2}.",
+            f"rope_parameters.{which} has {stretch.numel()} entries; {dim} rotary dimensions need {dim // 2}.",
             remedy="Correct the list in config.json.",
         )
     return 1.0 / (stretch * p["rope_theta"] ** exponents(dim)), float(attention)
@@ -125,7 +125,8 @@ def dynamic(p: dict[str, Any], dim: int, lengths: torch.Tensor) -> torch.Tensor:
     factor, longest = p["factor"], p["max_position_embeddings"]
     grown = (factor * lengths.clamp(min=longest) / longest) - (factor - 1)
     base = p["rope_theta"] * grown ** (dim / (dim - 2))
-    return 1.0 / (base[:, None] ** exponents(dim).to(lengths.device))
+    waves: torch.Tensor = base[:, None] ** exponents(dim).to(lengths.device)
+    return 1.0 / waves
 
 
 SCALINGS: dict[str, Callable[[dict[str, Any], int], Frequencies]] = {

@@ -52,9 +52,8 @@ class PagedPool:
         for group in self.groups:
             shape = (pages, page_size, group.kv_heads, group.head_dim)
             for layer in group.layers:
-                self._layers[layer] = tuple(
-                    torch.full(shape, float("nan"), dtype=dtype, device=device) for _ in range(2)
-                )
+                empty = torch.full(shape, float("nan"), dtype=dtype, device=device)
+                self._layers[layer] = (empty, empty.clone())
 
     def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(keys, values), each [pages, page_size, kv_heads, head_dim]."""
