@@ -74,7 +74,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None, about("Prompt tokens per step; -1 takes whole prompts.")
     ] = None
     schedule_policy: Annotated[Str, about("Order of the waiting queue: fcfs, lpm, or a plugin's policy.")] = "fcfs"
-    disable_overlap_schedule: Annotated[bool, about("Plain loop: plan, launch, commit in turn.")] = False
+    disable_overlap_schedule: Annotated[
+        bool | None, about("Plain loop: plan, launch, commit in turn; default: what the platform does best.")
+    ] = None
     # -- execution --
     device: Annotated[Str, about("Platform: auto, cpu, or a platform plugin's name.")] = "auto"
     attention_backend: Annotated[Str | None, about("Attention backend by name; default: chosen by capability.")] = None

@@ -3,9 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sglcore.runner.sampler import SamplingBatch, gumbel, sample, token_logprobs
+from sglcore.runner.sampler import SamplingBatch, gumbel, token_logprobs
+from sglcore.runner.sampler import sample as sample_with
 
 VOCAB = 40
+
+
+def sample(logits: torch.Tensor, settings: SamplingBatch) -> torch.Tensor:
+    return sample_with(logits, settings, lambda scores: scores.argmax(-1))
 
 
 def how(rows: int, *, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=None, position=None) -> SamplingBatch:

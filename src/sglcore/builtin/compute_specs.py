@@ -11,7 +11,7 @@ CPU = PlatformSpec(
     summary="Any CPU that torch runs on; layouts of linear layers are chosen by measuring",
     device="cpu",
     priority=0,
-    overlap=True,
+    overlap=False,  # the host's cores are the device's: there is nothing to hide work behind
     chunked_prefill_size=512,
     max_running_requests=64,
 )

@@ -50,6 +50,10 @@ class Ops(Protocol):
         """gate_up [tokens, 2 * n] -> silu(first half) * second half, [tokens, n]."""
         ...
 
+    def argmax(self, scores: torch.Tensor) -> torch.Tensor:
+        """scores float32 [rows, vocab] -> int64 [rows], the index of each row's largest; the first of equals."""
+        ...
+
     def rope(
         self, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:

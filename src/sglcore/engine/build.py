@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sglcore.config import EngineConfig
 from sglcore.contracts.attention import AttentionBackend
-from sglcore.contracts.execution import StepExecutor
+from sglcore.contracts.execution import Launcher, StepExecutor
 from sglcore.contracts.models import BuildContext, KVGroup, Model
 from sglcore.contracts.platforms import Platform, PlatformSpec
 from sglcore.contracts.weights import Checkpoint
@@ -41,6 +41,7 @@ class Loaded:
     groups: tuple[KVGroup, ...]
     attention: AttentionBackend
     platform: Platform
+    launcher: Launcher
     platform_spec: PlatformSpec
     dtype: torch.dtype
     hf: dict[str, Any]
@@ -86,15 +87,21 @@ def load_model(config: EngineConfig, path: Path, plugins: Plugins, phases: Phase
         hf = model_config(checkpoint, config)
         spec, platform = choose_platform(config, plugins, decisions)
         dtype = _dtype(config, hf, platform)
-    with phases.phase("build model"):
-        model, groups, attention = _build_model(config, path, hf, plugins, decisions, platform, dtype)
-    with phases.phase("load weights") as report:
-        if config.load_format == "dummy":
-            model.load_dummy(config.random_seed)
-        else:
-            model.load(_reported(checkpoint, report))
+    # Everything that touches the device happens on its one thread, loading too: a thread pool made for the
+    # loading thread would otherwise stand beside that of the steps and slow them down.
+    launcher = platform.launcher()
+    try:
+        with phases.phase("build model"):
+            model, groups, attention = launcher.launch(
+                lambda: _build_model(config, path, hf, plugins, decisions, platform, dtype)
+            ).wait()
+        with phases.phase("load weights") as report:
+            launcher.launch(lambda: _load_weights(model, checkpoint, config, report)).wait()
+    except BaseException:
+        launcher.close()
+        raise
     eos_ids = eos_token_ids(checkpoint, hf)
-    return Loaded(model, groups, attention, platform, spec, dtype, hf, eos_ids, decisions)
+    return Loaded(model, groups, attention, platform, launcher, spec, dtype, hf, eos_ids, decisions)
 
 
 def _check_names(config: EngineConfig, plugins: Plugins) -> None:
@@ -112,7 +119,8 @@ def assemble(loaded: Loaded, config: EngineConfig, plugins: Plugins, phases: Pha
         geometry = _geometry(loaded, config)
         runner = _runner(loaded, geometry)
         scheduler = _scheduler(loaded, config, geometry, plugins)
-    overlap = loaded.platform_spec.overlap and not config.disable_overlap_schedule
+    plain = config.disable_overlap_schedule
+    overlap = loaded.platform_spec.overlap if plain is None else not plain
     return Built(Engine(scheduler, runner, overlap=overlap), _info(loaded, geometry, overlap, phases))
 
 
@@ -165,7 +173,14 @@ def _build_model(
     return model, groups, attention
 
 
-def _reported(checkpoint: Checkpoint, report: Any) -> Iterator[tuple[str, torch.Tensor]]:
+def _load_weights(model: Model, checkpoint: Checkpoint, config: EngineConfig, report: Callable[[float], None]) -> None:
+    if config.load_format == "dummy":
+        model.load_dummy(config.random_seed)
+    else:
+        model.load(_reported(checkpoint, report))
+
+
+def _reported(checkpoint: Checkpoint, report: Callable[[float], None]) -> Iterator[tuple[str, torch.Tensor]]:
     """The checkpoint's tensors, telling how far the reading is (by tensors of the largest layer count known)."""
     expected = max(int(checkpoint.config.get("num_hidden_layers") or 0) * 9 + 3, 1)
     for index, (name, tensor) in enumerate(checkpoint.tensors()):
@@ -206,7 +221,8 @@ def _runner(loaded: Loaded, geometry: Geometry) -> StepExecutor:
         loaded.attention,
         pool,
         groups,
-        loaded.platform.launcher(),
+        loaded.launcher,
+        loaded.platform.ops(),
         rows=geometry.rows,
         pages_per_row=geometry.pages_per_row,
         page_size=geometry.page_size,

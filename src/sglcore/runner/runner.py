@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sglcore.contracts.attention import AttentionBackend, KVView
     from sglcore.contracts.execution import Launcher, Pending, PendingStep
     from sglcore.contracts.models import KVGroup, Model
+    from sglcore.contracts.ops import Ops
 
 
 class ModelRunner:
@@ -28,6 +29,7 @@ class ModelRunner:
         kv: KVView,
         groups: tuple[KVGroup, ...],
         launcher: Launcher,
+        ops: Ops,
         *,
         rows: int,
         pages_per_row: int,
@@ -36,6 +38,7 @@ class ModelRunner:
     ) -> None:
         self.model = model
         self.launcher = launcher
+        self.argmax = ops.argmax
         self.rows = DeviceRows(rows, pages_per_row, groups, device)
         self.builder = InputBuilder(self.rows, groups, page_size, attention, kv)
         self._forward_pending: Pending | None = None
@@ -69,7 +72,7 @@ class ModelRunner:
             return StepResult(np.empty((0, 1), np.int32), np.empty(0, np.int32), np.empty(0, bool))
         last = logits[:count]
         finite = torch.isfinite(last.sum(-1))
-        tokens = sample(last, self._how(batch, tensors))
+        tokens = sample(last, self._how(batch, tensors), self.argmax)
         rows = torch.from_numpy(batch.rows.astype(np.int64)).to(logits.device)
         self.rows.last[rows] = tokens  # rows that did not sample are overwritten before they decode
         result = StepResult(

@@ -7,6 +7,7 @@ position, token id) and nothing else, so a seeded request gets the same tokens i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,9 +32,9 @@ class SamplingBatch:
     filtered: bool  # some row has top_k, top_p or min_p
 
 
-def sample(logits: torch.Tensor, how: SamplingBatch) -> torch.Tensor:
-    """logits float32 [rows, vocab] -> token ids int64 [rows]. Does not change `logits`."""
-    best = logits.argmax(-1)
+def sample(logits: torch.Tensor, how: SamplingBatch, argmax: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """logits float32 [rows, vocab] -> token ids int64 [rows]. Does not change `logits`. `argmax` is the platform's."""
+    best = argmax(logits)
     if how.greedy:
         return best
     draws = torch.nonzero(how.temperature > 0).squeeze(-1)
@@ -41,7 +42,7 @@ def sample(logits: torch.Tensor, how: SamplingBatch) -> torch.Tensor:
     if how.filtered:
         scores = _filter(scores, how.top_k[draws], how.top_p[draws], how.min_p[draws])
     scores = scores + gumbel(how.seed[draws], how.position[draws], logits.shape[-1])
-    best[draws] = scores.argmax(-1)
+    best[draws] = argmax(scores)
     return best
 
 
