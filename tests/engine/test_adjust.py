@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import sglcore
-from sglcore.engine.adjust import adjusted
 from sglcore.config import EngineConfig
+from sglcore.engine.adjust import adjusted
 from sglcore.errors import PluginError
 from sglcore.plugins import Plugins
 

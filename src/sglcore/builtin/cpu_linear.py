@@ -29,8 +29,8 @@ SAMPLE_ELEMENTS = 1 << 19  # of a larger weight, rows up to this many elements a
 SAMPLES = (14, 7, 4, 3)  # timings of each call, by bucket
 COLD_BYTES = 40 << 20  # the copies of a weight in all layouts together take about this much
 MAX_COPIES = 8
-UNSCALED = 1.3  # cost of a layout that may not use every thread; such kernels measured up to twice as slow on two
-PACK_BATCH = 16  # the layout oneDNN picks for it serves single rows and long prompts as well
+UNSCALED = 1.5  # cost of a layout that may not use every thread; such kernels measured up to twice as slow on two
+PACK_BATCH = None  # the layout oneDNN picks when told no batch size serves single rows and long prompts alike
 TOLERANCE = 1e-2  # relative error at which a call is considered broken, above float16's rounding
 
 Call = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]  # (x, stored weight, bias)
@@ -212,7 +212,7 @@ def _columns(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -
 
 
 def _pack(weight: torch.Tensor) -> torch.Tensor:
-    """Reorder for oneDNN, which is told to expect PACK_BATCH rows."""
+    """Reorder for oneDNN, which is told to expect PACK_BATCH rows (None: any number)."""
     packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, PACK_BATCH)
     return packed
 

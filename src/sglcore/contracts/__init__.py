@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sglcore.contracts.execution import Launcher, Pending, PendingStep, StepExecutor
     from sglcore.contracts.families import FAMILIES, Family
     from sglcore.contracts.models import BuildContext, ForwardInputs, KVGroup, Model, ModelSpec
-    from sglcore.contracts.ops import LinearOp, Ops
+    from sglcore.contracts.ops import LinearOp, Ops, OpsSpec
     from sglcore.contracts.platforms import Platform, PlatformSpec
     from sglcore.contracts.policies import Policy, PolicySpec, Waiting
     from sglcore.contracts.routes import ModelInfo, RouteContext, RouteEntry, RouteSpec
@@ -48,6 +48,7 @@ _HOME = {
     "ModelInfo": "routes",
     "ModelSpec": "models",
     "Ops": "ops",
+    "OpsSpec": "ops",
     "Pending": "execution",
     "PendingStep": "execution",
     "Platform": "platforms",
@@ -94,6 +95,7 @@ __all__ = [
     "ModelInfo",
     "ModelSpec",
     "Ops",
+    "OpsSpec",
     "Pending",
     "PendingStep",
     "Platform",

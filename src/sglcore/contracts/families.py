@@ -30,6 +30,7 @@ FAMILIES: dict[str, Family] = {
         Family("models", 1, 1, "model architectures, by Hugging Face class name"),
         Family("attention", 1, 1, "attention backends"),
         Family("platforms", 1, 1, "hardware platforms"),
+        Family("ops", 1, 1, "kernels that replace a platform's own"),
         Family("weight_sources", 1, 1, "where a model name leads: directory, hub, package"),
         Family("weight_formats", 1, 1, "how weights, config and tokenizer are read from files"),
         Family("policies", 1, 1, "order of the waiting queue"),

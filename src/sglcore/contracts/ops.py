@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from sglcore.contracts.spec import Spec
 
 if TYPE_CHECKING:
     import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpsSpec(Spec):
+    """Kernels that take the place of some of the platform's; `factory()` returns an object with those methods.
+
+    provides: names of methods of `Ops`. platforms, dtypes: where they serve; empty means any. Of several that
+    provide one op, that of the highest priority is taken; the platform's own has none.
+    """
+
+    provides: tuple[str, ...]
+    platforms: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    priority: int = 0
 
 
 class LinearOp(Protocol):

@@ -16,14 +16,25 @@ class Spec:
         when this Spec is chosen, in the process that needs it.
     summary: one line for `sglcore plugins list`.
     replaces: registered names this one stands in for when both could serve.
+    probe: `package.module:function`, returning None or in a few words why the code cannot run on this machine,
+        with the remedy. Called while choosing; imports no torch, starts nothing.
     """
 
     name: str
     factory: str
     summary: str = ""
     replaces: tuple[str, ...] = ()
+    probe: str = ""
 
     def load(self) -> Any:
         """Import the factory's module and return the attribute; ImportError and AttributeError pass through."""
-        module, _, attribute = self.factory.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return _load(self.factory)
+
+    def problem(self) -> str | None:
+        """What the probe says; None where there is no probe or nothing in the way."""
+        return _load(self.probe)() if self.probe else None
+
+
+def _load(address: str) -> Any:
+    module, _, attribute = address.partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -14,7 +14,14 @@ from sglcore.contracts.execution import Launcher, StepExecutor
 from sglcore.contracts.models import BuildContext, KVGroup, Model
 from sglcore.contracts.platforms import Platform, PlatformSpec
 from sglcore.contracts.weights import Checkpoint
-from sglcore.engine.choose import Decisions, check_attention, choose_attention, choose_model, choose_platform
+from sglcore.engine.choose import (
+    Decisions,
+    check_attention,
+    choose_attention,
+    choose_model,
+    choose_ops,
+    choose_platform,
+)
 from sglcore.engine.engine import Engine
 from sglcore.engine.model_files import context_length, eos_token_ids, model_config, open_checkpoint
 from sglcore.engine.phases import Phases
@@ -153,14 +160,12 @@ def _build_model(
     dtype: torch.dtype,
 ) -> tuple[Model, tuple[KVGroup, ...], AttentionBackend]:
     spec = choose_model(hf, config, plugins, decisions)
-    device = platform.device.type
-    chosen = choose_attention(
-        config, plugins, decisions, device=device, dtype=str(dtype).removeprefix("torch."), needs=spec.needs
-    )
+    device, dtype_name = platform.device.type, str(dtype).removeprefix("torch.")
+    chosen = choose_attention(config, plugins, decisions, device=device, dtype=dtype_name, needs=spec.needs)
     attention = plugins.registry("attention").factory(chosen.name)()
     context = BuildContext(
         config=hf,
-        ops=platform.ops(),
+        ops=choose_ops(platform, plugins, decisions, device=device, dtype=dtype_name),
         attention=attention,
         dtype=dtype,
         device=platform.device,

@@ -6,11 +6,12 @@ Nothing falls back silently: whatever cannot serve is reported with the first co
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from sglcore.config import EngineConfig
 from sglcore.contracts.attention import AttentionSpec
 from sglcore.contracts.models import KVGroup, ModelSpec
+from sglcore.contracts.ops import Ops, OpsSpec
 from sglcore.contracts.platforms import Platform, PlatformSpec
 from sglcore.errors import ConfigError
 from sglcore.plugins import Plugins
@@ -100,6 +101,41 @@ def choose_attention(
     return registry.spec(named or max(fitting, key=lambda n: registry.spec(n).priority))
 
 
+OP_NAMES = ("linear", "embedding", "rms_norm", "add_rms_norm", "silu_mul", "argmax", "rope")
+
+
+class OpsTable:
+    """The ops a model is built from: the platform's own, some of them replaced. Implements `contracts.Ops`."""
+
+    def __init__(self, own: Ops) -> None:
+        self.graph_safe = own.graph_safe
+        self.batch_invariant = own.batch_invariant
+        for name in OP_NAMES:
+            setattr(self, name, getattr(own, name))
+
+
+def choose_ops(platform: Platform, plugins: Plugins, decisions: Decisions, *, device: str, dtype: str) -> Ops:
+    """The platform's ops, with those of plugins that fit laid over them, the highest priority last."""
+    registry = plugins.registry("ops")
+    table: Any = OpsTable(platform.ops())
+    for spec in sorted(registry.specs(), key=lambda s: s.priority):
+        verdict = _unmet_ops(spec, device, dtype)
+        decisions.note("ops", spec.name, verdict or f"chosen for {', '.join(spec.provides)}")
+        if verdict is None:
+            kernels = registry.factory(spec.name)()
+            for name in spec.provides:
+                setattr(table, name, getattr(kernels, name))
+    return cast("Ops", table)
+
+
+def _unmet_ops(spec: OpsSpec, device: str, dtype: str) -> str | None:
+    if spec.platforms and device not in spec.platforms:
+        return f"runs on {', '.join(spec.platforms)}, not on {device}"
+    if spec.dtypes and dtype not in spec.dtypes:
+        return f"computes in {', '.join(spec.dtypes)}, not in {dtype}"
+    return spec.problem()
+
+
 def check_attention(spec: AttentionSpec, groups: tuple[KVGroup, ...]) -> None:
     """What the built model really needs, against what the backend declares. Raises ConfigError."""
     for group in groups:
@@ -119,4 +155,4 @@ def _unmet(spec: AttentionSpec, device: str, dtype: str, page_size: int, needs: 
     if spec.page_sizes and page_size not in spec.page_sizes:
         return f"needs a page size of {', '.join(map(str, spec.page_sizes))}, not {page_size}"
     missing = [n for n in needs if not getattr(spec, n, False)]
-    return f"has no {missing[0]}" if missing else None
+    return f"has no {missing[0]}" if missing else spec.problem()
