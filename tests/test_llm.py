@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -59,7 +61,7 @@ def test_a_stop_string_ends_its_branch_and_not_its_sisters(llm):
 
 def test_streaming_grows_and_leaving_early_frees(llm):
     texts = [a["text"] for a in llm.stream("t5 t6", GREEDY)]
-    assert all(b.startswith(a) for a, b in zip(texts, texts[1:], strict=False))
+    assert all(b.startswith(a) for a, b in itertools.pairwise(texts))
     stream = llm.stream("t5 t6", {**GREEDY, "max_new_tokens": 200})
     next(stream)
     stream.close()
@@ -117,3 +119,44 @@ def test_dummy_weights_need_no_weight_file(path, tmp_path):
 
 def test_sampling_params_are_exported():
     assert SamplingParams(temperature=0).greedy
+
+
+@pytest.mark.parametrize("shorter", [3, 4])  # it ends in its own turn or in its neighbour's
+def test_streams_side_by_side_both_end(llm, shorter):
+    alone = [llm.generate([i], GREEDY)[0]["output_ids"] for i in (5, 6)]
+    streams = [llm.stream([5], GREEDY), llm.stream([6], {**GREEDY, "max_new_tokens": shorter})]
+    last: list = [None, None]
+    for _ in range(40):
+        for i, stream in enumerate(streams):
+            last[i] = next(stream, last[i])
+    assert [next(stream, "ended") for stream in streams] == ["ended", "ended"]
+    assert [a["output_ids"] for a in last] == [alone[0], alone[1][:shorter]]
+
+
+def test_an_error_of_one_stream_is_not_anothers(llm):
+    good, bad = llm.stream([5], GREEDY), llm.stream([10**6], GREEDY)
+    next(good)
+    with pytest.raises(RequestError):
+        list(bad)
+    assert len(list(good)[-1]["output_ids"]) == 8
+
+
+def test_a_batch_with_one_bad_prompt_leaves_nothing_running(llm):
+    with pytest.raises(RequestError):
+        llm.generate([[5], [6]], [{**GREEDY, "max_new_tokens": 200}, {"no_such": 1}])
+    assert not llm.engine.has_work and not llm._port.inbox and not llm._answers
+
+
+def test_cache_flush_after_a_stop_string(llm):
+    word = llm.generate([5, 6, 7], GREEDY)[0]["text"].split()[2]
+    llm.generate([5, 6, 7], {**GREEDY, "max_new_tokens": 100, "stop": [word]})
+    llm.flush_cache()
+
+
+def test_tokenizer_path_is_obeyed(path, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(path, other)
+    text = (other / "tokenizer.json").read_text().replace('"t5"', '"hello"')
+    (other / "tokenizer.json").write_text(text)
+    with LLM(str(path), tokenizer_path=str(other), max_total_tokens=512) as llm:
+        assert llm.text.encode("hello") == [5]

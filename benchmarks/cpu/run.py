@@ -13,6 +13,7 @@ import datetime
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -41,6 +42,8 @@ def main() -> None:
             for name, worker in engines.items():
                 times[case][name].append(worker.run(case, round_))
             print(round_, case, {n: round(t[-1], 2) for n, t in times[case].items()}, file=sys.stderr, flush=True)
+    for worker in engines.values():
+        worker.close()
     result = {
         "date": datetime.date.today().isoformat(),
         "cpu": cpu_name(),
@@ -61,7 +64,9 @@ class Worker:
         environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"}
         command = [python, str(HERE / "engines.py"), name, str(model)]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1, env=environment)
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, text=True, bufsize=1, env=environment, start_new_session=True
+        )
         self.start = float(self._answer().split()[1])
         print(f"{name} ready in {self.start:.1f} s", file=sys.stderr, flush=True)
 
@@ -70,6 +75,11 @@ class Worker:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{case} {seed}\n")
         return float(self._answer())
+
+    def close(self) -> None:
+        """End the process and what it started."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
@@ -121,9 +131,9 @@ def report(result: dict) -> str:
     lines = [
         "# Speed on a CPU",
         "",
-        f"SmolLM2-135M-Instruct in float32, {result['cpu']}, {result['threads']} threads, {result['date']}; {versions}. "
-        "Tokens a second, whole wall time with prefill inside; median of rounds in which the engines took turns "
-        "(best round in brackets). Ratios are medians of the ratio within a round.",
+        f"SmolLM2-135M-Instruct in float32, {result['cpu']}, {result['threads']} threads, {result['date']}; "
+        f"{versions}. Tokens a second, whole wall time with prefill inside; median of rounds in which the engines "
+        "took turns (best round in brackets). Ratios are medians of the ratio within a round.",
         "",
         "| case | sglcore | " + " | ".join(peers) + " | linear maps alone |",
         "|---|---|" + "---|" * len(peers) + "---|",

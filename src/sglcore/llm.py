@@ -20,12 +20,12 @@ from sglcore.engine.build import build_engine
 from sglcore.engine.link import InlinePort
 from sglcore.engine.loop import EngineLoop
 from sglcore.engine.messages import Abort, Outputs, Submit
-from sglcore.engine.model_files import open_checkpoint, resolve_model
+from sglcore.engine.model_files import open_checkpoint, resolve_model, text_checkpoint
 from sglcore.engine.phases import Phases, Progress
 from sglcore.engine.text import Text
 from sglcore.errors import ConfigError, RequestError
 from sglcore.plugins import discover
-from sglcore.request import GenerateRequest, RequestOutput, SamplingParams, pack_ids
+from sglcore.request import FinishReason, GenerateRequest, RequestOutput, SamplingParams, pack_ids
 
 MAX_BRANCHES = 128  # continuations of one prompt
 Prompt = str | Sequence[int]
@@ -41,16 +41,19 @@ class LLM:
         self.config = adjusted(config, {"model_path", *flags}, plugins)
         path = resolve_model(model, self.config, plugins)
         checkpoint = open_checkpoint(path, self.config.load_format, plugins)
+        self.text = None
+        if not self.config.skip_tokenizer_init:
+            self.text = Text(text_checkpoint(checkpoint, self.config, plugins).text_assets())
         built = build_engine(self.config, path, plugins, Phases(tell))
         self.info = built.info
         self.engine = built.engine
-        self.text = None if self.config.skip_tokenizer_init else Text(checkpoint.text_assets())
         self._port = InlinePort()
         self._loop = EngineLoop(built.engine, self._port, plugins.hooks, built.info)
         self._hooks = plugins.hooks
         self._hooks.on_engine_start(info=self.info)
         self._ids = itertools.count()
         self._answers: dict[str, list[Answer]] = {}
+        self._ended: dict[str, FinishReason | None] = {}  # of those, the ones that are done; why, if they failed
         self._closed = False
 
     # -- asking --
@@ -70,14 +73,17 @@ class LLM:
         many = _as_list(prompts)
         params = _per_prompt(sampling_params, len(many))
         logprobs = {"return_logprob": return_logprob, "top_logprobs": top_logprobs_num}
-        rids = [self._submit(p, s, **logprobs) for p, s in zip(many, params, strict=True)]
-        open_ = set(rids)
+        rids: list[str] = []
         try:
+            for one, sampling in zip(many, params, strict=True):
+                rids.append(self._submit(one, sampling, **logprobs))
+            open_ = set(rids)
             while open_:
-                open_ -= self._turn()
+                self._turn()
+                open_ -= {rid for rid in open_ if self._done(rid)}
             return [answer.result() for rid in rids for answer in self._answers[rid]]
         finally:
-            self._forget(rids, open_)
+            self._forget(rids)
 
     def stream(self, prompt: Prompt, sampling_params: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """Answer one prompt, yielding the answer so far after each step. Leaving early aborts it."""
@@ -85,10 +91,12 @@ class LLM:
         done = False
         try:
             while not done:
-                done = rid in self._turn()
+                if not self._done(rid):  # another stream's turn may have ended it
+                    self._turn()
+                done = self._done(rid)
                 yield self._answers[rid][0].result()
         finally:
-            self._forget([rid], set() if done else {rid})
+            self._forget([rid])
 
     def chat(
         self, messages: list[dict[str, Any]], sampling_params: dict[str, Any] | None = None, **template: Any
@@ -103,7 +111,7 @@ class LLM:
         return self.stream(self._render(messages, template), sampling_params)
 
     def flush_cache(self) -> None:
-        """Forget all cached prefixes."""
+        """Forget all cached prefixes. Raises RequestError while a stream is open."""
         self.engine.flush_cache()
 
     def close(self) -> None:
@@ -146,38 +154,44 @@ class LLM:
             )
         return self.text.encode(prompt)
 
-    def _forget(self, rids: list[str], unfinished: set[str]) -> None:
-        """Drop the answers to `rids`; end those still running and let the engine come to rest."""
+    def _forget(self, rids: list[str]) -> None:
+        """Drop the answers to `rids`, end those still running, and let the engine come to rest if nobody else asks."""
         for rid in rids:
             del self._answers[rid]
-        if unfinished:
-            self._port.inbox.extend(Abort(rid, exact=True) for rid in unfinished)
-            while self.engine.has_work or self._port.inbox:
-                self._turn()
+            if rid in self._ended:
+                del self._ended[rid]
+            else:
+                self._port.inbox.append(Abort(rid, exact=True))
+        while self._port.inbox or (self.engine.has_work and not self._answers):
+            self._turn()
 
-    def _turn(self) -> set[str]:
-        """One turn of the loop; returns the requests it finished."""
+    def _done(self, rid: str) -> bool:
+        """Whether all branches have ended. Raises RequestError if the engine refused the request or gave it up."""
+        failure = self._ended.get(rid)
+        if failure is not None:
+            raise RequestError(failure.message, param=failure.param, code=failure.code, status=failure.status or 500)
+        return rid in self._ended
+
+    def _turn(self) -> None:
+        """One turn of the loop, for whoever is waiting."""
         self._loop.turn(block=False)
-        finished = set()
         while self._port.outbox:
             message = self._port.outbox.popleft()
             if isinstance(message, Outputs):
-                finished |= {rid for rid in map(self._take, message.outputs) if rid}
-        return finished
+                for out in message.outputs:
+                    self._take(out)
 
-    def _take(self, out: RequestOutput) -> str | None:
+    def _take(self, out: RequestOutput) -> None:
         answers = self._answers.get(out.rid)
-        if answers is None:
-            return None
-        if out.finish is not None and out.finish.type == "error":
-            f = out.finish
-            raise RequestError(f.message, param=f.param, code=f.code, status=f.status or 500)
+        if answers is None or out.rid in self._ended:
+            return
+        failed = out.finish is not None and out.finish.type == "error"
         cut = answers[out.branch].take(out)
-        if any(a.finish is None for a in answers):
-            return None
-        if cut:  # a stop string ended the last open branch here; the engine knows nothing of it yet
+        if not failed and any(a.finish is None for a in answers):
+            return
+        self._ended[out.rid] = out.finish if failed else None
+        if cut or failed:  # the engine may still be at it: it knows nothing of stop strings
             self._port.inbox.append(Abort(out.rid, exact=True))
-        return out.rid
 
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

@@ -48,7 +48,8 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     `input_ids` is little-endian int32 bytes (four a token), which msgpack copies in one piece.
     `logprob_start` -1 asks for logprobs of output tokens only, n >= 0 for the input from n on.
     `namespace` separates prefix-cache entries (adapter, cache salt); equal tokens under two
-    namespaces never share pages. `epoch` counts engine lives: answers of an older one are dropped.
+    namespaces never share pages. `epoch` tells this submission from earlier ones under the same id (an id used
+    again, a replay): answers to an older one are dropped.
     """
 
     rid: str

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import types
 
+import msgspec
 import pytest
 import zmq
 
@@ -14,9 +15,10 @@ from scheduler.fake import build, run_alone
 from sglcore.engine.engine import Engine
 from sglcore.engine.link import ZmqClient, ZmqPort
 from sglcore.engine.loop import EngineLoop
+from sglcore.engine.messages import Abort, Outputs, Submit, ToEngine
 from sglcore.errors import EngineDead, RequestError
 from sglcore.plugins import select
-from sglcore.request import GenerateRequest, SamplingParams, pack_ids
+from sglcore.request import FinishReason, GenerateRequest, RequestOutput, SamplingParams, pack_ids
 
 
 def ask(rid: str, prompt: list[int], new: int = 5, n: int = 1) -> GenerateRequest:
@@ -124,3 +126,86 @@ def test_death_ends_everything_with_one_error(served):
     asyncio.run(main())
     # the engine itself is alive here and still has the request: end it so that the fixture can stop
     served.loop.engine.abort("")
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A client's address and the bare socket behind it, on which a test plays the engine."""
+    context = zmq.Context()
+    socket = context.socket(zmq.ROUTER)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.RCVTIMEO, 10_000)
+    socket.bind(f"ipc://{tmp_path}/bare")
+    yield types.SimpleNamespace(address=f"ipc://{tmp_path}/bare", socket=socket)
+    socket.close()
+    context.term()
+
+
+async def submitted(client: ZmqClient, bare, rid: str):
+    """A stream that is waiting for its first outputs, the client's identity, and the request as it was sent."""
+    task = asyncio.create_task(collect(client, ask(rid, [1])))
+    await asyncio.sleep(0)
+    while not await asyncio.to_thread(bare.socket.poll, 10_000):
+        pass
+    identity, frame = bare.socket.recv_multipart()
+    return task, identity, msgspec.msgpack.decode(frame, type=ToEngine)
+
+
+def answer(message: Submit, token: int, finish: FinishReason | None) -> bytes:
+    request = message.request
+    return msgspec.msgpack.encode(Outputs([RequestOutput(request.rid, 0, [token], finish, epoch=request.epoch)]))
+
+
+def test_an_abort_does_not_swallow_the_signal_that_an_answer_is_there(bare):
+    async def main():
+        client = ZmqClient(bare.address)
+        task, identity, message = await submitted(client, bare, "a")
+        bare.socket.send_multipart((identity, answer(message, 7, FinishReason("length"))))
+        assert client._socket.underlying and zmq.Socket.shadow(client._socket.underlying).poll(10_000)
+        client._send_now(Abort("other", exact=True))  # before the event loop has seen the answer
+        got = await asyncio.wait_for(task, 10)
+        await client.close()
+        return got
+
+    assert asyncio.run(main()) == [7]
+
+
+def test_outputs_of_an_earlier_request_with_the_same_id_are_dropped(bare):
+    async def main():
+        client = ZmqClient(bare.address)
+        task, identity, old = await submitted(client, bare, "a")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert msgspec.msgpack.decode(bare.socket.recv_multipart()[1], type=ToEngine) == Abort("a", exact=True)
+        task, _, new = await submitted(client, bare, "a")
+        bare.socket.send_multipart((identity, answer(old, 1, None)))
+        bare.socket.send_multipart((identity, answer(new, 2, FinishReason("length"))))
+        got = await asyncio.wait_for(task, 10)
+        await client.close()
+        return got
+
+    assert asyncio.run(main()) == [2]
+
+
+def test_an_unreadable_message_ends_streams_instead_of_hanging_them(bare):
+    async def main():
+        client = ZmqClient(bare.address)
+        task, identity, _ = await submitted(client, bare, "a")
+        bare.socket.send_multipart((identity, b"\xc1"))
+        with pytest.raises(EngineDead, match="cannot be read"):
+            await asyncio.wait_for(task, 10)
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_an_unreadable_message_does_not_harm_the_engine(served):
+    async def main():
+        client = ZmqClient(served.address)
+        await client._socket.send(b"\xc1")
+        await client._socket.send_multipart((b"\x81", b"\xc1"))
+        got = await collect(client, ask("a", [1, 2]))
+        await client.close()
+        return got
+
+    assert asyncio.run(main()) == run_alone([1, 2], 5)

@@ -121,3 +121,25 @@ def test_admission_hook_may_refuse(monkeypatch):
     port.inbox.append(submit("a", [1]))
     (message,) = run(loop, port)
     assert message.outputs[0].finish.status == 429 and message.outputs[0].finish.code == "quota"
+
+
+def test_an_id_used_again_after_an_abort_is_a_new_request(monkeypatch):
+    loop, port = make(monkeypatch)
+    port.inbox.append(submit("a", [1, 2], 20))
+    loop.turn(block=False)
+    loop.turn(block=False)
+    port.outbox.clear()
+    port.inbox += [Abort("a", exact=True), submit("a", [5], 3)]
+    outputs = [o for m in run(loop, port) for o in m.outputs]
+    assert outputs[0].finish.type == "abort"
+    assert [t for o in outputs[1:] for t in o.token_ids] == run_alone([5], 3)
+    assert not loop.owner
+
+
+def test_an_exact_abort_that_comes_late_ends_no_request_whose_id_goes_on(monkeypatch):
+    loop, port = make(monkeypatch)
+    port.inbox += [submit("a", [1], 20), submit("ab", [2], 4)]
+    loop.turn(block=False)
+    port.inbox += [Abort("a", call=1), Abort("a", exact=True)]
+    outputs = [o for m in run(loop, port) if isinstance(m, Outputs) for o in m.outputs]
+    assert {o.rid: o.finish.type for o in outputs if o.finish} == {"a": "abort", "ab": "length"}

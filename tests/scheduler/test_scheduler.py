@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
 from scheduler.fake import build, run_alone
 from sglcore.builtin.policies import LongestPrefixMatch
 from sglcore.errors import RequestError
-from sglcore.request import GenerateRequest, SamplingParams, pack_ids
+from sglcore.request import GenerateRequest, SamplingParams, TokenLogprobs, pack_ids
 
 
 def ask(rid: str, prompt: list[int], new: int = 5, **kw) -> GenerateRequest:
@@ -242,3 +243,51 @@ def test_flush_refuses_while_running_and_empties_when_idle():
     scheduler.flush()
     assert scheduler.ledger.tree.cached[0] == 0 and scheduler.ledger.allocators[0].free == 64
     scheduler.ledger.check()
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_lone_row_that_holds_a_second_copy_of_its_prompt_still_ends(depth):
+    scheduler, runner = build(rows=2, context=128, pages=100, chunk=512)
+    prompt = [(3 * i) % 50 for i in range(45)]
+    scheduler.add(ask("first", prompt, 1))
+    drive(scheduler, runner, depth)
+    # its own logprobs are wanted, so the prompt is computed again beside the cached one: 45 + 45 + 30 > 100 pages
+    request = ask("again", prompt, 30)
+    scheduler.add(msgspec.structs.replace(request, return_logprob=True, logprob_start=0))
+    assert drive(scheduler, runner, depth)[("again", 0)] == run_alone(prompt, 30)
+
+
+def test_the_first_prompt_token_has_a_place_among_input_logprobs():
+    scheduler, runner = build()
+    request = msgspec.structs.replace(ask("a", [7, 8, 9], 1), return_logprob=True, logprob_start=0)
+    scheduler.add(request)
+    batch = scheduler.plan()
+    assert batch.input_logprobs[0][1].tolist() == [8, 9]
+    outputs = scheduler.commit(batch, runner.run(batch))
+    assert outputs[0].input_logprobs == [TokenLogprobs(None, 7)]
+
+
+def test_a_prompt_that_fills_the_context_has_no_room_for_a_token():
+    scheduler, _ = build(context=16)
+    with pytest.raises(RequestError) as error:
+        scheduler.add(ask("a", [1] * 16, 0))
+    assert error.value.code == "context_length_exceeded"
+
+
+def test_a_burst_fills_seats_and_queue_before_it_is_refused():
+    scheduler, _ = build(rows=4, queued=2)
+    for i in range(6):  # no step in between
+        scheduler.add(ask(f"r{i}", [1], 1))
+    with pytest.raises(RequestError) as error:
+        scheduler.add(ask("r6", [1], 1))
+    assert error.value.status == 429
+
+
+def test_namespaces_of_the_past_leave_nothing_behind():
+    scheduler, runner = build(page_size=4, context=64, pages=16)
+    for i in range(40):
+        scheduler.add(ask(f"r{i}", [1] * (1 + i % 9), 1, namespace=f"user {i}"))
+        drive(scheduler, runner)
+    assert len(scheduler.ledger.tree._roots) <= 16  # no more than there are pages
+    scheduler.flush()
+    assert not scheduler.ledger.tree._roots

@@ -133,7 +133,11 @@ def assemble(loaded: Loaded, config: EngineConfig, plugins: Plugins, phases: Pha
 
 def warm_up(engine: Engine) -> None:
     """Run a short prompt through the whole path, so that lazy set-up is not the first client's to wait for."""
-    prompt = pack_ids([1] * min(8, engine.scheduler.rows.context - 2))
+    ledger = engine.scheduler.ledger
+    room = min(engine.scheduler.rows.context, ledger.total * ledger.page_size)
+    if room < 3:
+        return
+    prompt = pack_ids([0] * min(8, room - 2))
     sampling = SamplingParams(max_new_tokens=2, ignore_eos=True)
     engine.add(GenerateRequest(rid="warm-up", input_ids=prompt, sampling=sampling, namespace="warm-up"))
     while engine.has_work:

@@ -58,7 +58,7 @@ class Engine:
     def _commit(self, batch: Batch, pending: PendingStep) -> list[RequestOutput]:
         outputs = self.scheduler.commit(batch, pending.wait())
         self.steps += 1
-        self._rate.add(len(outputs))
+        self._rate.add(sum(len(out.token_ids) for out in outputs))
         return outputs
 
     # -- the door --

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
@@ -19,6 +20,8 @@ import zmq.asyncio
 from sglcore.engine.messages import Abort, Call, FromEngine, Outputs, Reply, Submit, ToEngine
 from sglcore.errors import EngineDead, RequestError
 from sglcore.request import GenerateRequest, RequestOutput
+
+log = logging.getLogger("sglcore.engine")
 
 # A call the engine does not answer for this long means that it hangs.
 CALL_TIMEOUT = 60.0
@@ -52,10 +55,13 @@ class ZmqPort:
         received: list[tuple[bytes, ToEngine]] = []
         while self._socket in events:
             try:
-                client, frame = self._socket.recv_multipart(zmq.NOBLOCK)
+                client, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 break
-            received.append((client, self._decoder.decode(frame)))
+            try:
+                received.append((client, self._decoder.decode(b"".join(frames))))
+            except msgspec.DecodeError as error:
+                log.warning("A message that cannot be read was dropped: %s", error)
         return received
 
     def send(self, client: bytes, message: Any) -> None:
@@ -98,7 +104,7 @@ class ZmqClient:
         self._socket.connect(address)
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(FromEngine)
-        self._streams: dict[str, asyncio.Queue[list[RequestOutput]]] = {}
+        self._streams: dict[str, tuple[int, asyncio.Queue[list[RequestOutput]]]] = {}  # rid -> epoch, outputs
         self._replies: dict[int, asyncio.Future[Reply]] = {}
         self._numbers = itertools.count(1)
         self._dead: str | None = None
@@ -115,7 +121,8 @@ class ZmqClient:
         if request.rid in self._streams:
             raise RequestError(f"A request with id {request.rid!r} is already running.", param="rid")
         queue: asyncio.Queue[list[RequestOutput]] = asyncio.Queue()
-        self._streams[request.rid] = queue
+        request = msgspec.structs.replace(request, epoch=next(self._numbers))
+        self._streams[request.rid] = (request.epoch, queue)
         left = request.n
         try:
             await self._send(Submit(request))
@@ -140,7 +147,7 @@ class ZmqClient:
     def fail(self, reason: str) -> None:
         """The engine is gone: every open request and call ends with EngineDead, and so do later ones."""
         self._dead = reason
-        for queue in self._streams.values():
+        for _, queue in self._streams.values():
             queue.put_nowait([])
         for future in self._replies.values():
             if not future.done():
@@ -192,27 +199,34 @@ class ZmqClient:
         await self._socket.send(self._encoder.encode(message))
 
     def _send_now(self, message: Any) -> None:
-        """From places that may not await (a generator being closed). The high-water mark is off, so it queues."""
-        zmq.Socket.send(self._plain(), self._encoder.encode(message), zmq.NOBLOCK)
+        """From places that may not await (a generator being closed). The high-water mark is off, so it queues.
 
-    def _plain(self) -> zmq.Socket[bytes]:
-        return zmq.Socket.shadow(self._socket.underlying)
+        Through the asyncio socket, never past it: a bare send may swallow the signal that a message has arrived, and
+        the reader would sleep on it for ever.
+        """
+        self._socket.send(self._encoder.encode(message))
 
     async def _read(self) -> None:
-        while True:
-            message = self._decoder.decode(await self._socket.recv())
-            if isinstance(message, Outputs):
-                self._dispatch(message.outputs)
-            elif isinstance(message, Reply):
-                future = self._replies.get(message.call)
-                if future is not None and not future.done():
-                    future.set_result(message)
+        try:
+            while True:
+                self._take(self._decoder.decode(await self._socket.recv()))
+        except Exception as error:  # nobody would read on: better an end than streams that hang
+            self.fail(f"The engine's messages cannot be read: {type(error).__name__}: {error}")
+
+    def _take(self, message: FromEngine) -> None:
+        if isinstance(message, Outputs):
+            self._dispatch(message.outputs)
+            return
+        future = self._replies.get(message.call)
+        if future is not None and not future.done():
+            future.set_result(message)
 
     def _dispatch(self, outputs: list[RequestOutput]) -> None:
         by_rid: dict[str, list[RequestOutput]] = {}
         for out in outputs:
             by_rid.setdefault(out.rid, []).append(out)
         for rid, batch in by_rid.items():
-            queue = self._streams.get(rid)
-            if queue is not None:
-                queue.put_nowait(batch)
+            epoch, queue = self._streams.get(rid, (-1, None))
+            fresh = [out for out in batch if out.epoch == epoch]
+            if queue is not None and fresh:
+                queue.put_nowait(fresh)

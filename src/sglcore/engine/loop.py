@@ -57,16 +57,16 @@ class EngineLoop:
         for client, message in self.port.receive(block=block):
             self._handle(client, message)
         if self.engine.has_work:
-            outputs = self.engine.step()
-            self._deliver(outputs)
-            self._observers.after_step(outputs)
+            self._hand_out(self.engine.step())
 
     def _handle(self, client: bytes, message: ToEngine) -> None:
         if isinstance(message, Submit):
             self._submit(client, message.request)
         elif isinstance(message, Abort):
-            known = not message.exact or message.rid in self.owner
+            known = not message.exact or self.owner.get(message.rid) == client
             met = self.engine.abort(message.rid) if known else 0
+            # At once: a request that comes next under the same id must not be taken for the one that ended.
+            self._hand_out(self.engine.scheduler.take_outbox())
             if message.call:
                 self.port.send(client, Reply(message.call, met))
         else:
@@ -78,7 +78,7 @@ class EngineLoop:
                 self._admit(request=request)
             self.engine.add(request)
         except RequestError as error:
-            self.port.send(client, Outputs([_refused(request.rid, error)]))
+            self.port.send(client, Outputs([_refused(request, error)]))
             return
         self.owner[request.rid] = client
         self._branches[request.rid] = request.n
@@ -93,6 +93,10 @@ class EngineLoop:
             return Reply(message.call, failure=Failure.of(error))
         except Exception as error:
             return Reply(message.call, failure=Failure(f"{type(error).__name__}: {error}", status=500))
+
+    def _hand_out(self, outputs: list[RequestOutput]) -> None:
+        self._deliver(outputs)
+        self._observers.after_step(outputs)
 
     def _deliver(self, outputs: list[RequestOutput]) -> None:
         """One message per client and step, with everything in it."""
@@ -113,6 +117,6 @@ class EngineLoop:
             del self._branches[rid], self.owner[rid]
 
 
-def _refused(rid: str, error: RequestError) -> RequestOutput:
+def _refused(request: GenerateRequest, error: RequestError) -> RequestOutput:
     finish = FinishReason("error", message=str(error), status=error.status, code=error.code, param=error.param)
-    return RequestOutput(rid, 0, [], finish)
+    return RequestOutput(request.rid, 0, [], finish, epoch=request.epoch)

@@ -91,3 +91,10 @@ def eos_token_ids(checkpoint: Checkpoint, hf: dict[str, Any]) -> tuple[int, ...]
         value = source.get("eos_token_id")
         ids.update([value] if isinstance(value, int) else value or [])
     return tuple(sorted(ids))
+
+
+def text_checkpoint(checkpoint: Checkpoint, config: EngineConfig, plugins: Plugins) -> Checkpoint:
+    """Where the tokenizer comes from: `--tokenizer-path`, else the model's own checkpoint. Raises ConfigError."""
+    if not config.tokenizer_path:
+        return checkpoint
+    return open_checkpoint(resolve_model(config.tokenizer_path, config, plugins), "auto", plugins)

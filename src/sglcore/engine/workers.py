@@ -69,6 +69,7 @@ class EngineProcess:
             start_new_session=True,  # ctrl-C is the parent's to handle
         )
         assert self._process.stdin is not None
+        self._ready = False
         self._process.stdin.write(msgspec.json.encode(start) + b"\n")
         self._process.stdin.flush()
 
@@ -84,6 +85,7 @@ class EngineProcess:
             if isinstance(message, Progress):
                 tell(message)
             elif isinstance(message, Ready):
+                self._ready = True
                 return message.info
             else:
                 raise _ERRORS.get(message.kind, EngineDead)(message.message)
@@ -107,7 +109,9 @@ class EngineProcess:
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     def stop(self) -> None:
-        """Close its stdin, wait, and kill it if it does not go. Idempotent."""
+        """Close its stdin, wait, and kill it if it does not go, or at once while it is starting. Idempotent."""
+        if not self._ready:  # loading cannot be interrupted, and there is nothing to finish
+            self._process.kill()
         if self._process.stdin is not None and not self._process.stdin.closed:
             self._process.stdin.close()
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -27,6 +28,16 @@ class Node:
         self.last_use = 0
 
 
+class Root(Node):
+    """Where a namespace's prefixes hang; forgotten when nothing hangs there and no row started from it."""
+
+    __slots__ = ("namespace",)
+
+    def __init__(self, namespace: str, groups: int) -> None:
+        super().__init__(None, _none(), [_none() for _ in range(groups)])
+        self.namespace = namespace
+
+
 class RadixTree:
     """Numbers only: it never allocates; pages enter with `insert` and come back from `evict`."""
 
@@ -36,7 +47,7 @@ class RadixTree:
         self.windows = windows
         self.cached = np.zeros(len(windows), dtype=np.int64)  # pages owned, by group
         self.evictable = np.zeros(len(windows), dtype=np.int64)  # of those, in unlocked nodes
-        self._roots: dict[str, Node] = {}
+        self._roots: dict[str, Root] = {}
         self._clock = itertools.count(1)
 
     # -- looking --
@@ -45,7 +56,7 @@ class RadixTree:
         """Longest usable prefix of `tokens`: (its last node, its length). Splits a node at the end of the match."""
         path = self._walk(namespace, tokens)
         length = self._servable([(node, part) for node, part in path])
-        node = self._roots.setdefault(namespace, Node(None, np.empty(0, np.int32), self._no_pages()))
+        node: Node = self._roots.get(namespace) or self._roots.setdefault(namespace, Root(namespace, len(self.windows)))
         done = 0
         for child, part in path:
             part = min(part, length - done)
@@ -63,10 +74,10 @@ class RadixTree:
     def prefix_pages(self, node: Node) -> list[np.ndarray]:
         """Pages from the root down to `node`, per group."""
         path = list(self._upward(node))[::-1]
-        return [np.concatenate([n.pages[g] for n in path]) if path else _none() for g in range(len(self.windows))]
+        return [np.concatenate([n.pages[g] for n in path]) for g in range(len(self.windows))]
 
     def _walk(self, namespace: str, tokens: np.ndarray) -> list[tuple[Node, int]]:
-        node = self._roots.get(namespace)
+        node: Node | None = self._roots.get(namespace)
         path: list[tuple[Node, int]] = []
         done, size = 0, self.page_size
         end = len(tokens) - len(tokens) % size
@@ -130,6 +141,7 @@ class RadixTree:
             n.lock -= 1
             if n.lock == 0:
                 self.evictable += self._counts(n)
+            self._forget(n)
 
     def evict(self, needed: np.ndarray) -> list[np.ndarray]:
         """Drop least recently used unlocked leaves until each group gave `needed[g]` pages; returns them per group."""
@@ -144,7 +156,9 @@ class RadixTree:
             for g, pages in enumerate(leaf.pages):
                 freed[g].append(pages[pages >= 0])
             parent = leaf.parent
-            if parent is not None and parent.parent is not None and not parent.children and parent.lock == 0:
+            assert parent is not None
+            self._forget(parent)
+            if parent.parent is not None and not parent.children and parent.lock == 0:
                 heapq.heappush(heap, (parent.last_use, id(parent), parent))
         return [np.concatenate(f) if f else _none() for f in freed]
 
@@ -196,21 +210,24 @@ class RadixTree:
         self.evictable -= counts
         return counts
 
+    def _forget(self, node: Node) -> None:
+        """Namespaces come from clients and are without number: an empty, unused root must not stay."""
+        if isinstance(node, Root) and not node.children and node.lock == 0:
+            self._roots.pop(node.namespace, None)
+
     def _touch(self, node: Node) -> None:
         now = next(self._clock)
         for n in self._upward(node):
             n.last_use = now
 
-    def _upward(self, node: Node):  # type: ignore[no-untyped-def]
-        while node.parent is not None:
+    def _upward(self, node: Node | None) -> Iterator[Node]:
+        """`node` and all above it, the root included."""
+        while node is not None:
             yield node
             node = node.parent
 
     def _counts(self, node: Node) -> np.ndarray:
         return np.array([(p >= 0).sum() for p in node.pages], dtype=np.int64)
-
-    def _no_pages(self) -> list[np.ndarray]:
-        return [_none() for _ in self.windows]
 
 
 def _none() -> np.ndarray:

@@ -16,7 +16,7 @@ from sglcore.contracts.policies import Policy
 from sglcore.errors import RequestError
 from sglcore.memory.ledger import KVLedger, NewPages
 from sglcore.memory.rows import RowTable
-from sglcore.request import Branch, FinishReason, GenerateRequest, Request, RequestOutput
+from sglcore.request import Branch, FinishReason, GenerateRequest, Request, RequestOutput, TokenLogprobs
 from sglcore.scheduler.finish import StopCheck
 from sglcore.scheduler.pressure import NewTokenRatio, cheapest, fit_by_seniority
 from sglcore.scheduler.queue import WaitingQueue, usable_prefix
@@ -122,6 +122,10 @@ class Scheduler:
     def _relieve(self, rows: np.ndarray) -> np.ndarray:
         """Pages ran out: retract the cheapest row, or, while it is in flight, let the youngest rows wait a step."""
         victim = cheapest(self.rows, self._seniority)
+        if victim is None and not self.rows.in_flight.any():
+            # Alone, and still short: beside its own pages it locks the tree's copies of the same tokens. Seated
+            # again it reads those, and gets on by a token at least.
+            victim = int(rows[0])
         if victim is not None:
             self.ratio.raise_up()
             self._retract(victim)
@@ -195,6 +199,9 @@ class Scheduler:
             branch.started_at = time.monotonic()
             self.counts["prompt_tokens"] += branch.request.prompt_tokens
             self.counts["cached_tokens"] += cached
+            if asked.return_logprob and asked.logprob_start == 0:
+                first = TokenLogprobs(None, int(branch.tokens[0]))  # nothing stands before it that could predict it
+                self.outbox.append(_output(branch, [], None, None, [first]))
         self._entered.append(
             RowEntry(
                 row=row,
@@ -353,7 +360,7 @@ class Scheduler:
         self.requests.pop(request.rid, None)
 
     def _refuse_impossible(self, asked: GenerateRequest) -> None:
-        tokens, new = len(asked.input_ids) // 4, asked.sampling.max_new_tokens
+        tokens, new = len(asked.input_ids) // 4, max(asked.sampling.max_new_tokens, 1)  # every row samples once
         ids = asked.token_ids()
         if asked.rid in self.requests:
             raise RequestError(f"A request with id {asked.rid!r} is already running.", param="rid", status=400)
@@ -377,15 +384,12 @@ class Scheduler:
                 param="max_new_tokens",
                 remedy="Ask for fewer tokens or start the server with a larger --max-total-tokens.",
             )
-        if self.limits.queued is not None and len(self.queue) + asked.n > self.limits.queued and not self._seats_left():
+        if self.limits.queued is not None and len(self.queue) >= self.limits.queued + self.rows.free_seats:
             raise RequestError(
                 f"{len(self.queue)} requests are waiting, the limit is {self.limits.queued}.",
                 status=429,
                 code="queue_full",
             )
-
-    def _seats_left(self) -> bool:
-        return self.rows.free_seats > len(self.queue)
 
 
 def _output(

@@ -19,6 +19,7 @@ from sglcore.engine.model_files import (
     model_config,
     open_checkpoint,
     resolve_model,
+    text_checkpoint,
 )
 from sglcore.engine.phases import Progress
 from sglcore.engine.text import Text
@@ -78,11 +79,8 @@ def build_context(config: ServerConfig, path: Path, plugins: Plugins, client: Zm
     hf = model_config(checkpoint, config)
     text = None
     if not config.skip_tokenizer_init:
-        tokenizer = checkpoint
-        if config.tokenizer_path:
-            tokenizer = open_checkpoint(resolve_model(config.tokenizer_path, config, plugins), "auto", plugins)
         text = Text(
-            tokenizer.text_assets(),
+            text_checkpoint(checkpoint, config, plugins).text_assets(),
             chat_template_path=config.chat_template,
             eos_token_ids=eos_token_ids(checkpoint, hf),
         )

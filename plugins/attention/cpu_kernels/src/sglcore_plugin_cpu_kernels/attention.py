@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from sglcore.contracts.attention import AttentionBatch, KVView
 from sglcore_plugin_cpu_kernels.build import library
 
+DIM_STEP = 64  # the compiled prompt kernel takes head sizes that are a multiple of this; torch takes the rest
 QUERY_BLOCK = 512  # queries of a prompt attended at once, which bounds the mask
 
 
@@ -43,6 +44,7 @@ class CompiledAttention:
     def __init__(self) -> None:
         kernels = library()
         self._decode = kernels.decode
+        self._prefill = kernels.prefill
         self._write = kernels.write_kv
 
     def plan(self, batches: tuple[AttentionBatch, ...]) -> dict[int, Plan]:
@@ -88,9 +90,42 @@ class CompiledAttention:
         out = q.new_empty(q.shape)
         if len(plan.decode):
             out[plan.at] = self._rows(q[plan.at], keys, values, plan, scale, window)
+        attend = self._prompt if q.shape[2] % DIM_STEP == 0 else _attend_prompt
         for prompt in plan.prompts:
-            _attend_prompt(q, keys, values, prompt, scale, window, out)
+            attend(q, keys, values, prompt, scale, window, out)
         return out
+
+    def _prompt(
+        self,
+        q: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        prompt: Prompt,
+        scale: float,
+        window: int,
+        out: torch.Tensor,
+    ) -> None:
+        """One prompt's new tokens over all its positions; writes out[first:last]."""
+        q = _by_token(q)
+        (_, heads, dim), kv_heads = q.shape, keys.shape[2]
+        failed = self._prefill(
+            q[prompt.first :].data_ptr(),
+            q.stride(0),
+            keys.data_ptr(),
+            values.data_ptr(),
+            prompt.slots.data_ptr(),
+            prompt.length,
+            prompt.last - prompt.first,
+            out[prompt.first :].data_ptr(),
+            out.stride(0),
+            kv_heads,
+            heads // kv_heads,
+            dim,
+            window,
+            scale,
+        )
+        if failed:
+            raise MemoryError(f"no memory for the keys and values of {prompt.length} positions")
 
     def _rows(
         self, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, plan: Plan, scale: float, window: int

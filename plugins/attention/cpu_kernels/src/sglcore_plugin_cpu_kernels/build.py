@@ -25,13 +25,14 @@ COMPILE = ("-O3", "-march=native", "-ffast-math", "-fopenmp", "-fPIC", "-std=gnu
 LINK = ("-shared", "-fopenmp")
 TIMEOUT = 60.0
 
-I, F, P = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
+N, F, P = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
 SIGNATURES = {
-    "rms_norm": (None, (P, I, P, P, P, I, I, F)),
-    "silu_mul": (None, (P, P, I, I)),
-    "rope": (None, (P, I, P, I, P, P, P, P, I, I, I, I, I)),
-    "write_kv": (None, (P, I, P, I, P, P, P, I, I)),
-    "decode": (ctypes.c_int, (P, I, P, P, P, I, P, P, I, I, I, I, I, I, I, F)),
+    "rms_norm": (None, (P, N, P, P, P, N, N, F)),
+    "silu_mul": (None, (P, P, N, N)),
+    "rope": (None, (P, N, P, N, P, P, P, P, N, N, N, N, N)),
+    "write_kv": (None, (P, N, P, N, P, P, P, N, N)),
+    "prefill": (ctypes.c_int, (P, N, P, P, P, N, N, P, N, N, N, N, N, F)),
+    "decode": (ctypes.c_int, (P, N, P, P, P, N, P, P, N, N, N, N, N, N, N, F)),
 }
 
 
