@@ -58,7 +58,10 @@ def main() -> None:
 
 
 class Worker:
-    """One engine's process; loads at construction, sleeps between cases."""
+    """One engine's process; loads at construction, is stopped between cases.
+
+    Stopped by signal, for some engines spin for seconds after their work and would take a core from the next one.
+    """
 
     def __init__(self, name: str, python: str, model: Path) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"}
@@ -68,13 +71,17 @@ class Worker:
             command, stdin=pipe, stdout=pipe, text=True, bufsize=1, env=environment, start_new_session=True
         )
         self.start = float(self._answer().split()[1])
+        os.killpg(self._process.pid, signal.SIGSTOP)
         print(f"{name} ready in {self.start:.1f} s", file=sys.stderr, flush=True)
 
     def run(self, case: str, seed: int) -> float:
         """Seconds of one case."""
         assert self._process.stdin is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
         self._process.stdin.write(f"{case} {seed}\n")
-        return float(self._answer())
+        seconds = float(self._answer())
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        return seconds
 
     def close(self) -> None:
         """End the process and what it started."""

@@ -1,4 +1,4 @@
-"""Paged attention for a CPU: decode rows in C over the pages where they lie, prompts through torch row by row."""
+"""Paged attention for a CPU in C: decode rows over the pages where they lie, prompts in tiles, one row at a time."""
 
 from __future__ import annotations
 
