@@ -34,7 +34,11 @@ def test_the_home_directory_is_expanded(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("name", ["/no/such/model", "./m", "../m", "~/no-such-model"])
-def test_an_absent_path_is_claimed_and_refused_by_name(name: str) -> None:
+def test_an_absent_path_is_claimed_and_refused_by_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     assert SOURCE.claims(name)
     with pytest.raises(ConfigError, match=f"Model path '{name}' does not exist.*hub id"):
         resolve(name)
