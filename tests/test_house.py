@@ -80,9 +80,17 @@ NO_TORCH = (
     "batch",
     "options",
     "contracts",
+    "parsing",
     "hookspecs",
     "registry",
+    "installed",
+    "requirements",
+    "plugin_plan",
+    "plugin_selection",
     "plugins",
+    "plugin_lock",
+    "isolation",
+    "hook_trace",
     "scheduler",
 )
 

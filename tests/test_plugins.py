@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import types
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 
 import sglcore
 from sglcore import plugins as plugins_module
-from sglcore.contracts.spec import Spec
+from sglcore.config import EngineConfig
+from sglcore.contracts.models import ModelSpec
 from sglcore.errors import PluginError, RequestError
+from sglcore.installed import Installed, installed
 from sglcore.options import Option
-from sglcore.plugins import Entry, Plugins, discover, from_plan, select
+from sglcore.plugin_selection import IN_TREE, WHEN_NAMED
+from sglcore.plugins import Entry, Plugins, Selection, discover, from_plan, select
 
 
 def entry(
@@ -39,10 +45,28 @@ def test_a_version_this_core_cannot_read_is_refused_with_the_remedy():
 
 
 def test_the_same_name_from_two_distributions_names_both():
-    found = select([entry(), entry(dist="sglcore-plugin-y", version="2.0")], "auto")
-    with pytest.raises(PluginError) as error:
-        found.registry("models")
-    assert "sglcore-plugin-x 1.0" in str(error.value) and "sglcore-plugin-y 2.0" in str(error.value)
+    other = entry(dist="sglcore-plugin-y", version="2.0")
+    registry = select([entry(), other, entry(name="Z")], "auto").registry("models")
+    for look_up in (registry.entry, registry.spec, registry.factory):
+        with pytest.raises(PluginError) as error:
+            look_up("X")
+        assert "sglcore-plugin-x 1.0" in str(error.value) and "sglcore-plugin-y 2.0" in str(error.value)
+        assert "--no-plugin sglcore-plugin-x or --no-plugin sglcore-plugin-y" in error.value.remedy
+    assert registry.entry("Z").distribution == "sglcore-plugin-x"  # a name that is looked up clashes, not its family
+
+
+def test_a_clash_is_told_even_where_nobody_looks_the_name_up(caplog):
+    found = select([entry(), entry(dist="sglcore-plugin-y")], "auto")
+    assert found.registry("models").specs() == []
+    found.report()
+    assert "Both sglcore-plugin-x 1.0 and sglcore-plugin-y 1.0 register models 'X'" in caplog.text
+
+
+def test_a_clash_in_a_family_of_which_all_are_considered_stops_the_start():
+    clashing = [entry("platforms", "p"), entry("platforms", "p", dist="sglcore-plugin-y")]
+    with pytest.raises(PluginError, match="register platforms 'p'"):
+        select(clashing, "auto").registry("platforms").specs()
+    assert select(clashing, Selection(no_plugin=("sglcore_plugin_Y",))).registry("platforms").clashes() == {}
 
 
 def test_choice_of_distributions():
@@ -51,6 +75,63 @@ def test_choice_of_distributions():
     assert [e.name for e in select(entries, "sglcore-plugin-y").entries] == ["Y", "core"]
     with pytest.raises(PluginError, match="not installed"):
         select(entries, "sglcore-plugin-z")
+    everybody = select(entries, "auto,sglcore-plugin-y")
+    assert len(everybody.entries) == 3 and everybody.required == {"sglcore-plugin-y"}
+    assert [e.name for e in select(entries, Selection(no_plugin=("SGLCORE_plugin.x",))).entries] == ["Y", "core"]
+    with pytest.raises(PluginError, match="leaves it out") as error:
+        select(entries, "none").registry("models").spec("X")
+    assert "sglcore-plugin-x 1.0" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("selection", "told"),
+    [
+        (Selection("none,sglcore-plugin-x"), "neither auto, none nor a list"),
+        (Selection(""), "neither auto, none nor a list"),
+        (Selection(no_plugin=("sglcore-plugin-z",)), "--no-plugin names 'sglcore-plugin-z', which is not installed"),
+        (Selection("sglcore-plugin-x", ("sglcore-plugin-x",)), "both name sglcore-plugin-x"),
+        (Selection(no_plugin=("sglcore",)), "cannot leave out sglcore itself"),
+    ],
+)
+def test_a_selection_that_contradicts_itself_is_told(selection, told):
+    with pytest.raises(PluginError, match=told):
+        select([entry()], selection)
+
+
+def test_strangers_that_face_the_network_load_only_when_named():
+    entries = [entry("routes", "ollama"), entry("metrics_sinks", "statsd"), entry("policies", "short")]
+    found = select(entries, "auto")
+    assert [e.family for e in found.entries] == ["policies"]
+    assert {r.reason for r in found.left_out} == {WHEN_NAMED}
+    with pytest.raises(PluginError, match="--apis ollama"):
+        found.registry("routes").spec("ollama")
+    assert len(select(entries, "auto,sglcore-plugin-x").entries) == 3
+    by_name = select(entries, Selection(apis="openai,ollama"))
+    assert [e.family for e in by_name.entries] == ["routes", "policies"]
+    assert by_name.required == {"sglcore-plugin-x"}
+    ours = [entry("routes", "ollama", dist=sorted(IN_TREE - {"sglcore"})[0])]
+    assert len(select(ours, "auto").entries) == 1
+
+
+def test_in_tree_are_the_distributions_of_this_repository():
+    root = Path(__file__).resolve().parents[1]
+    texts = [path.read_text() for path in [root / "pyproject.toml", *root.glob("plugins/*/*/pyproject.toml")]]
+    assert {re.search(r'^name = "(.+)"', text, re.M)[1] for text in texts} == IN_TREE
+
+
+def test_the_environment_speaks_where_no_flag_does(monkeypatch):
+    monkeypatch.setenv("SGLCORE_PLUGINS", "none")
+    assert {e.distribution for e in discover().entries} == {"sglcore"}
+    config = EngineConfig(model_path="m")
+    assert Selection.of(config, set()).plugins == "none"
+    assert Selection.of(config, {"plugins"}).plugins == "auto"
+    assert Selection.given("auto").plugins == "auto"
+
+
+def test_what_is_refused_is_named_when_it_is_asked_for():
+    registry = select([entry(api=9)], "auto").registry("models")
+    with pytest.raises(PluginError, match=r"'X' of sglcore-plugin-x 1\.0 cannot be used: speaks models API 9"):
+        registry.spec("X")
 
 
 def test_a_missing_name_offers_what_is_near():
@@ -73,7 +154,7 @@ def test_a_plugin_that_fails_to_import_names_cause_distribution_and_version():
 
 def test_a_factory_that_fails_to_load_names_cause(monkeypatch):
     module = types.ModuleType("broken_factory_module")
-    module.SPEC = Spec(name="X", factory="broken_factory_module:missing")
+    module.SPEC = ModelSpec(name="X", factory="broken_factory_module:missing")
     monkeypatch.setitem(sys.modules, "broken_factory_module", module)
     registry = select([entry(value="broken_factory_module:SPEC")], "auto").registry("models")
     with pytest.raises(PluginError, match="AttributeError"):
@@ -81,12 +162,41 @@ def test_a_factory_that_fails_to_load_names_cause(monkeypatch):
 
 
 def test_a_child_loads_exactly_the_parents_plan(monkeypatch):
-    monkeypatch.setattr(plugins_module, "_installed", lambda: [entry(), entry(name="Y")])
+    monkeypatch.setattr(plugins_module, "installed", lambda: Installed([entry(), entry(name="Y"), entry(name="Z")]))
     plan = select([entry(), entry(name="Y")], "auto").plan()
-    assert from_plan(plan).plan().digest == plan.digest
-    monkeypatch.setattr(plugins_module, "_installed", lambda: [entry(version="1.1"), entry(name="Y")])
-    with pytest.raises(PluginError, match=r"does not see models 'X' of sglcore-plugin-x 1\.0"):
+    child = from_plan(plan)
+    assert child.plan().digest == plan.digest and "Z" not in child.registry("models")
+    monkeypatch.setattr(plugins_module, "installed", lambda: Installed([entry(version="1.1")]))
+    with pytest.raises(PluginError, match=r"sglcore-plugin-x 1\.0 is not there"):
         from_plan(plan)
+    monkeypatch.setattr(plugins_module, "installed", lambda: Installed([entry(name="Y")]))
+    with pytest.raises(PluginError, match=r"sglcore-plugin-x 1\.0 does not register models 'X'"):
+        from_plan(plan)
+
+
+def test_a_distribution_that_changed_under_a_child_is_named(monkeypatch, tmp_path):
+    info = tmp_path / "dist_a-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: dist-a\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("[sglcore.models.v1]\nX = a.spec:SPEC\n")
+    (info / "RECORD").write_text("a/spec.py,sha256=one,1\n")
+    monkeypatch.setattr(plugins_module, "installed", lambda: installed(metadata.distributions(path=[str(tmp_path)])))
+    plan = discover().plan()
+    assert from_plan(plan).plan() == plan
+    (info / "RECORD").write_text("a/spec.py,sha256=two,1\n")
+    with pytest.raises(PluginError, match=r"its parent planned with: dist-a 1\.2 has other content \(record:"):
+        from_plan(plan)
+
+
+def test_a_child_is_as_strict_as_its_parent(monkeypatch, caplog):
+    monkeypatch.setattr(plugins_module, "installed", lambda: Installed([entry(value="no_such_module_anywhere:SPEC")]))
+    for choice, strict in (("auto", False), ("sglcore-plugin-x", True)):
+        child = from_plan(select([entry(value="no_such_module_anywhere:SPEC")], choice).plan())
+        if strict:
+            with pytest.raises(PluginError, match="no_such_module_anywhere"):
+                child.registry("models").specs()
+        else:
+            assert child.registry("models").specs() == [] and "no_such_module_anywhere" in caplog.text
 
 
 # -- hooks: one test each, through pluggy --
@@ -153,6 +263,32 @@ def test_hook_on_request_finished(monkeypatch):
     assert seen == ["a"]
 
 
-def test_an_implementation_with_unknown_arguments_is_refused(monkeypatch):
-    with pytest.raises(PluginError, match=r"sglcore-plugin-x 1\.0"):
-        _ = with_hooks(monkeypatch, on_step=lambda no_such_argument: None).hooks
+def on_step_as_wrapper():
+    yield
+
+
+BAD_HOOKS = {
+    "unknown argument": (lambda no_such_argument: None, {}, "no_such_argument"),
+    "wrapper": (on_step_as_wrapper, {"wrapper": True}, "is a wrapper"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_HOOKS)
+@pytest.mark.parametrize("named", [False, True])
+def test_a_hook_module_that_does_not_fit_is_not_used_and_where_it_was_named_stops_the_start(
+    monkeypatch, caplog, case, named
+):
+    function, options, problem = BAD_HOOKS[case]
+    module = types.ModuleType("hooks_under_test")
+    module.on_step = sglcore.hookimpl(**options)(function)
+    monkeypatch.setitem(sys.modules, "hooks_under_test", module)
+    choice = "sglcore-plugin-x" if named else "auto"
+    plugins = select([entry(family="hooks", name="test", value="hooks_under_test")], choice)
+    if named:
+        with pytest.raises(PluginError, match=r"sglcore-plugin-x 1\.0") as error:
+            plugins.check_required()
+        assert problem in str(error.value) and "--no-plugin sglcore-plugin-x" in error.value.remedy
+        return
+    assert not plugins.hooks.on_step
+    (broken,) = plugins.broken
+    assert problem in broken.reason and len(caplog.records) == 1 and problem in caplog.text

@@ -38,7 +38,7 @@ AXES = {
 def main() -> None:
     """Run all cells (or the first few) on one set of loaded weights."""
     from sglcore.config import EngineConfig
-    from sglcore.engine.build import load_model
+    from sglcore.engine.build import load_model, open_model
     from sglcore.engine.model_files import resolve_model
     from sglcore.engine.phases import Phases
     from sglcore.plugins import discover
@@ -49,7 +49,7 @@ def main() -> None:
     plugins = discover()
     config = EngineConfig(model_path="demo", context_length=1024)
     path = resolve_model("demo", config, plugins)
-    loaded = load_model(config, path, plugins, Phases())
+    loaded = load_model(open_model(config, path, plugins, Phases()), config, path, plugins, Phases())
     model = reference()
     text = tokenized(path)
     total, rows, begin = Parity(), [], time.perf_counter()

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sglcore.request import SamplingParams, TokenLogprobs
+from sglcore.request import FinishReason, HiddenStates, SamplingParams, TokenLogprobs
+
+NO_TOKENS = np.empty(0, dtype=np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,9 @@ class RowEntry:
     branch: int
     pages: tuple[np.ndarray, ...]  # G x int32 [pages]
     logprobs: int = -1  # -1 none, k >= 0: logprob of the sampled token plus the top k
+    logprob_ids: tuple[int, ...] = ()  # tokens whose logprobs are wanted beside it
+    prompt: int = 0  # tokens of the prompt
+    tokens: np.ndarray = field(default_factory=lambda: NO_TOKENS)  # all so far, where `sampling.follows_tokens`
 
 
 @dataclass(slots=True)
@@ -52,6 +57,8 @@ class Batch:
     # index in batch -> (offset of the first wanted position among this row's counts, the prompt token that
     # follows each position from there on): asks for the prompt's own logprobs
     input_logprobs: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
+    # index in batch -> offset among this row's counts from which on hidden states are wanted
+    hidden_states: dict[int, int] = field(default_factory=dict)
 
     @property
     def num_tokens(self) -> int:
@@ -69,7 +76,7 @@ class StepResult:
 
     `tokens[r]` is what row r sampled (-1 where it did not sample); a row may one day commit more
     than one, so `num_tokens[r]` says how many columns count. `finite[r]` is False where the row's
-    logits held NaN or inf.
+    logits held NaN or inf, or something else went wrong with this row alone: then `failed` says what.
     """
 
     tokens: np.ndarray  # [R, k] int32
@@ -77,3 +84,5 @@ class StepResult:
     finite: np.ndarray  # bool [R]
     logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # by index in batch
     input_logprobs: dict[int, list[TokenLogprobs]] = field(default_factory=dict)  # by index in batch
+    hidden_states: dict[int, HiddenStates] = field(default_factory=dict)  # by index in batch
+    failed: dict[int, FinishReason] = field(default_factory=dict)  # by index in batch, of rows that are not finite

@@ -20,6 +20,7 @@ PageSize = Annotated[int, Meta(ge=1, le=1024)]
 Rows = Annotated[int, Meta(ge=1, le=65536)]
 Chunk = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
 Fraction = Annotated[float, Meta(gt=0, lt=1)]
+Seconds = Annotated[float, Meta(gt=0, le=1e9)]
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 ModelImpl = Literal["auto", "sglcore", "transformers"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16", "half", "float"]
@@ -57,34 +58,99 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     json_model_override_args: Annotated[Str, about("JSON object merged over the model's config.json.")] = "{}"
     # -- memory --
     page_size: Annotated[PageSize, about("Tokens in a KV page.")] = 1
+    kv_cache_dtype: Annotated[
+        Literal["auto", "float32", "float16", "bfloat16", "bf16", "fp8_e4m3", "fp8_e5m2", "int8"],
+        about("Type of keys and values in the cache; auto is the compute type."),
+    ] = "auto"
     max_total_tokens: Annotated[Count | None, about("Tokens the KV pool holds; default: measured free memory.")] = None
     mem_fraction_static: Annotated[
         Annotated[float, Meta(gt=0, lt=1)] | None, about("Share of memory for weights and KV together.")
     ] = None
     disable_radix_cache: Annotated[bool, about("Do not keep prefixes of finished requests.")] = False
-    radix_eviction_policy: Annotated[Literal["lru"], about("Which unused prefix goes first when pages run out.")] = (
-        "lru"
-    )
+    radix_eviction_policy: Annotated[
+        Str, about("Which unused prefix goes first when pages run out: lru, lfu, fifo, priority, or a plugin's.")
+    ] = "lru"
+    radix_tenant_quota: Annotated[
+        Annotated[float, Meta(gt=0, le=1)] | None,
+        about("Most of the KV pool that one tenant's cached prefixes may be (request field or header tenant)."),
+    ] = None
+    kv_events_config: Annotated[
+        Str | None, about("JSON: publish what enters and leaves the prefix cache over ZeroMQ.")
+    ] = None
+    strict_checks: Annotated[
+        bool, about("End the engine where its books are out of balance; default: set those pages aside, tell, go on.")
+    ] = False
     # -- scheduling --
     max_running_requests: Annotated[
         Annotated[int, Meta(ge=1, le=65536)] | None, about("Rows that may run at once.")
     ] = None
     max_queued_requests: Annotated[Count | None, about("Requests that may wait; more are refused with 429.")] = None
+    max_queued_tokens: Annotated[Count | None, about("Prompt tokens that may wait; more are refused with 429.")] = None
+    request_timeout: Annotated[
+        Seconds | None, about("Seconds a request may take, waiting included, if it names no `timeout`.")
+    ] = None
     chunked_prefill_size: Annotated[
         Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None, about("Prompt tokens per step; -1 takes whole prompts.")
     ] = None
-    schedule_policy: Annotated[Str, about("Order of the waiting queue: fcfs, lpm, or a plugin's policy.")] = "fcfs"
+    schedule_policy: Annotated[
+        Str, about("Order of the waiting queue: fcfs, lpm, dfs-weight, lof, random, priority, or a plugin's.")
+    ] = "fcfs"
+    schedule_max_overtakes: Annotated[
+        Count, about("Later requests that may be seated before one that waits, under any policy.")
+    ] = 256
+    enable_priority_scheduling: Annotated[
+        bool, about("Higher `priority` goes first, whatever the policy, and may take the seat of a lower one.")
+    ] = False
+    schedule_low_priority_values_first: Annotated[bool, about("The lower number is the higher priority.")] = False
+    priority_scheduling_preemption_threshold: Annotated[
+        Annotated[int, Meta(ge=0, le=2**31 - 1)], about("By how much a priority must exceed that whose seat it takes.")
+    ] = 10
+    priority_ageing: Annotated[
+        Annotated[float, Meta(ge=0, le=1e9)], about("Seconds of waiting that raise a priority by one; 0: none do.")
+    ] = 0.0
+    default_priority_value: Annotated[
+        Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None,
+        about("Priority of requests that name none; default: the lowest."),
+    ] = None
+    abort_on_priority_when_disabled: Annotated[
+        bool, about("Refuse requests that name a priority unless priority scheduling is enabled.")
+    ] = False
+    max_sessions: Annotated[Count, about("Sessions that may be open at once.")] = 1024
+    max_session_tokens: Annotated[Count, about("Token ids kept for all sessions together.")] = 4_194_304
+    session_timeout: Annotated[
+        Annotated[float, Meta(ge=0, le=1e9)], about("Seconds without a request after which a session ends; 0: never.")
+    ] = 3600.0
     disable_overlap_schedule: Annotated[
         bool | None, about("Plain loop: plan, launch, commit in turn; default: what the platform does best.")
     ] = None
     # -- execution --
     device: Annotated[Str, about("Platform: auto, cpu, or a platform plugin's name.")] = "auto"
+    tp_size: Annotated[Annotated[int, Meta(ge=1, le=64)], about("Tensor-parallel ranks, one process each.")] = 1
     attention_backend: Annotated[Str | None, about("Attention backend by name; default: chosen by capability.")] = None
+    quantization: Annotated[
+        Str | None, about("Quantization method by name; default: what the checkpoint's config.json asks for.")
+    ] = None
+    watchdog_timeout: Annotated[
+        Annotated[float, Meta(gt=0, le=1e6)], about("Seconds after which a step that does not end ends the engine.")
+    ] = 300.0
+    max_engine_restarts: Annotated[
+        Annotated[int, Meta(ge=0, le=1000)], about("Restarts of a dead engine within the window; then it stays dead.")
+    ] = 10
+    engine_restart_window: Annotated[
+        Annotated[float, Meta(gt=0, le=1e6)], about("Seconds over which engine restarts are counted.")
+    ] = 600.0
     skip_server_warmup: Annotated[bool, about("Do not run a first request before reporting ready.")] = False
+    sampling_defaults: Annotated[
+        Literal["model", "openai"], about("Defaults of sampling fields: the model's generation_config.json, or OpenAI's.")
+    ] = "model"
     random_seed: Annotated[
         Annotated[int, Meta(ge=0, le=2**63 - 1)], about("Seed of unseeded requests and dummy weights.")
     ] = 42
-    plugins: Annotated[Str, about("auto, none, or a comma-separated list of distributions to use.")] = "auto"
+    plugins: Annotated[
+        Str, about("auto, none, or distributions to use, comma-separated; auto,NAME is all, and NAME must work.")
+    ] = "auto"
+    no_plugin: Annotated[tuple[Str, ...], about("A distribution to leave out; may be repeated.")] = ()
+    require_lock: Annotated[Str | None, about("Refuse any plugins but those of this lock file.")] = None
     log_level: Annotated[LogLevel, about("Log level.")] = "info"
     extras: dict[str, Any] = {}
 
@@ -98,8 +164,29 @@ class ServerConfig(EngineConfig, frozen=True, kw_only=True):
     api_key: Annotated[Str | None, about("Bearer key asked of every client.")] = None
     admin_api_key: Annotated[Str | None, about("Separate key asked on control endpoints.")] = None
     chat_template: Annotated[Str | None, about("Jinja file used instead of the model's own chat template.")] = None
+    tool_call_parser: Annotated[
+        Str | None, about("Tool parser: a plugin's name, or auto to go by the chat template.")
+    ] = None
+    reasoning_parser: Annotated[
+        Str | None, about("Reasoning parser: a plugin's name, or auto to go by the chat template.")
+    ] = None
+    drain_timeout: Annotated[
+        Annotated[float, Meta(ge=0, le=1e6)], about("Seconds that open requests may go on after SIGTERM.")
+    ] = 30.0
     stream_interval: Annotated[Count, about("Tokens gathered before a streamed chunk is sent.")] = 1
+    apis: Annotated[
+        Str | None, about("Dialects to serve: openai, native, and those of plugins; default: all of this repository.")
+    ] = None
     enable_metrics: Annotated[bool, about("Serve Prometheus metrics at /metrics (on unless told otherwise).")] = True
+
+    def serves(self, dialect: str) -> bool:
+        """Whether `apis` lets a dialect in."""
+        return self.apis is None or dialect in self.dialects
+
+    @property
+    def dialects(self) -> list[str]:
+        """The names in `apis`."""
+        return [name.strip() for name in (self.apis or "").split(",") if name.strip()]
 
 
 def build_config(cls: type[C], values: dict[str, Any]) -> C:

@@ -25,11 +25,16 @@ class PluginError(SglcoreError):
     """A plugin that was asked for and cannot be used; names its distribution."""
 
 
+class ContractWarning(FutureWarning):
+    """A plugin uses a part of the contract that goes with the family's next API version; says what to use instead."""
+
+
 class RequestError(SglcoreError):
     """One request is refused. Never harms another.
 
     `status` is the HTTP status, `param` the offending field (dotted path), `code` a stable
-    machine-readable word such as `unsupported_parameter`.
+    machine-readable word such as `unsupported_parameter`. `retry_after` is the seconds after which a
+    refusal for want of room (429) may be over, 0 where nothing is known.
     """
 
     def __init__(
@@ -40,8 +45,10 @@ class RequestError(SglcoreError):
         code: str | None = None,
         status: int = 400,
         remedy: str = "",
+        retry_after: int = 0,
     ) -> None:
         super().__init__(message, remedy=remedy)
+        self.retry_after = retry_after
         self.param = param
         self.code = code
         self.status = status

@@ -45,7 +45,8 @@ def adjust_config(config: EngineConfig) -> Mapping[str, Any] | None:
 def choose_platform(available: list[str]) -> str | None:
     """Name the platform for `--device auto`, out of those whose hardware is there; None to leave it to priority.
 
-    Called once in the engine process.
+    Called once in the engine process and, with ranks, in each of theirs; and by `sglcore plugins explain`. Must say
+    the same each time. A name that was not offered is an error.
     """
 
 
@@ -53,7 +54,7 @@ def choose_platform(available: list[str]) -> str | None:
 def choose_attention(fitting: list[str]) -> str | None:
     """Name the attention backend out of those that fit all constraints; None to leave it to priority.
 
-    Called once in the engine process, only where the user named none.
+    Called as `choose_platform`, only where the user named none.
     """
 
 

@@ -7,11 +7,12 @@ with LLM("demo") as llm:
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import msgspec
+import numpy as np
 
 from sglcore.config import EngineConfig, build_config
 from sglcore.engine.adjust import adjusted
@@ -22,25 +23,56 @@ from sglcore.engine.loop import EngineLoop
 from sglcore.engine.messages import Abort, Outputs, Submit
 from sglcore.engine.model_files import open_checkpoint, resolve_model, text_checkpoint
 from sglcore.engine.phases import Phases, Progress
+from sglcore.engine.processors import check_processor
+from sglcore.engine.sampling import (
+    DEFAULT_TOKENS,
+    NativeSampling,
+    Seed,
+    check_ids,
+    convert,
+    sampling_defaults,
+    sampling_params,
+)
 from sglcore.engine.text import Text
-from sglcore.errors import ConfigError, RequestError
-from sglcore.plugins import discover
-from sglcore.request import FinishReason, GenerateRequest, RequestOutput, SamplingParams, pack_ids
+from sglcore.errors import ConfigError, EngineDead, RequestError
+from sglcore.isolation import failure_text
+from sglcore.plugins import Plugins, Selection, discover
+from sglcore.request import (
+    INT32_MAX,
+    FinishReason,
+    GenerateRequest,
+    RequestOutput,
+    SamplingParams,
+    pack_ids,
+)
 
-MAX_BRANCHES = 128  # continuations of one prompt
+log = logging.getLogger("sglcore.engine")
+
 Prompt = str | Sequence[int]
 
 
 class LLM:
     """One engine driven by the caller's thread. Use as a context manager, or call `close`."""
 
-    def __init__(self, model: str, *, tell: Callable[[Progress], None] | None = None, **flags: Any) -> None:
-        """`flags` are `sglcore serve`'s, with underscores. Raises ConfigError or PluginError."""
+    def __init__(
+        self,
+        model: str,
+        *,
+        tell: Callable[[Progress], None] | None = None,
+        plugin_set: Plugins | None = None,
+        **flags: Any,
+    ) -> None:
+        """`flags` are `sglcore serve`'s, with underscores. `plugin_set` is what they select of the installed plugins,
+        where somebody has looked already. Raises ConfigError or PluginError."""
         config = build_config(EngineConfig, {"model_path": model, **flags})
-        plugins = discover(config.plugins)
+        plugins = plugin_set
+        if plugins is None:
+            plugins = discover(Selection.of(config, flags))
+            plugins.report()
         self.config = adjusted(config, {"model_path", *flags}, plugins)
         path = resolve_model(model, self.config, plugins)
         checkpoint = open_checkpoint(path, self.config.load_format, plugins)
+        self._defaults = sampling_defaults(self.config, checkpoint.generation_config)
         self.text = None
         if not self.config.skip_tokenizer_init:
             self.text = Text(text_checkpoint(checkpoint, self.config, plugins).text_assets())
@@ -49,8 +81,15 @@ class LLM:
         self.engine = built.engine
         self._port = InlinePort()
         self._loop = EngineLoop(built.engine, self._port, plugins.hooks, built.info)
-        self._hooks = plugins.hooks
-        self._hooks.on_engine_start(info=self.info)
+        self._plugins = plugins
+        self._failure = ""
+        self.info["plugin_plan"] = plugins.plan().digest
+        try:
+            plugins.hooks.on_engine_start(info=self.info)
+        except BaseException:
+            plugins.hooks.on_engine_stop(info=self.info)
+            built.engine.close()
+            raise
         self._ids = itertools.count()
         self._answers: dict[str, list[Answer]] = {}
         self._ended: dict[str, FinishReason | None] = {}  # of those, the ones that are done; why, if they failed
@@ -64,19 +103,31 @@ class LLM:
         sampling_params: dict[str, Any] | Sequence[dict[str, Any]] | None = None,
         *,
         return_logprob: bool = False,
+        logprob_start_len: int = -1,
         top_logprobs_num: int = 0,
+        token_ids_logprob: Sequence[int] = (),
+        return_hidden_states: bool = False,
+        custom_logit_processor: str = "",
     ) -> list[dict[str, Any]]:
         """Answer one prompt or many (strings or token id lists), batched; in the order asked.
 
-        Each answer is {"text", "output_ids", "meta_info"} as `/generate` gives it. Raises RequestError.
+        The options are those of `/generate`, one value for all prompts. Each answer is {"text", "output_ids", "meta_info"} as `/generate` gives it. Raises RequestError.
         """
         many = _as_list(prompts)
         params = _per_prompt(sampling_params, len(many))
-        logprobs = {"return_logprob": return_logprob, "top_logprobs": top_logprobs_num}
+        check_ids(token_ids_logprob, self.info["vocab_size"], "token_ids_logprob")
+        options = {
+            "processor": custom_logit_processor,
+            "return_logprob": return_logprob,
+            "logprob_start": logprob_start_len,
+            "top_logprobs": top_logprobs_num,
+            "token_ids_logprob": tuple(token_ids_logprob),
+            "return_hidden_states": return_hidden_states,
+        }
         rids: list[str] = []
         try:
             for one, sampling in zip(many, params, strict=True):
-                rids.append(self._submit(one, sampling, **logprobs))
+                rids.append(self._submit(one, sampling, **options))
             open_ = set(rids)
             while open_:
                 self._turn()
@@ -118,7 +169,7 @@ class LLM:
         """Stop the engine and free its memory. Idempotent."""
         if not self._closed:
             self._closed = True
-            self._hooks.on_engine_stop(info=self.info)
+            self._plugins.hooks.on_engine_stop(info=self.info)
             self.engine.close()
 
     def __enter__(self) -> LLM:
@@ -134,20 +185,33 @@ class LLM:
             raise ConfigError("chat needs a tokenizer.", remedy="Leave out skip_tokenizer_init.")
         return self.text.encode(self.text.render_chat(messages, **template), add_special_tokens=False)
 
-    def _submit(self, prompt: Prompt, sampling: dict[str, Any], **options: Any) -> str:
+    def _submit(self, prompt: Prompt, sampling: dict[str, Any], *, processor: str = "", **options: Any) -> str:
         rid = f"llm-{next(self._ids)}"
         ids = self._encode(prompt)
-        params = _sampling(sampling)
-        n = _branches(sampling)
+        fields = _fields(sampling)
+        params = self._sampling(fields, processor)
+        n = fields.n or 1
         request = GenerateRequest(rid=rid, input_ids=pack_ids(ids), sampling=params, n=n, **options)
         now = time.perf_counter()
-        self._answers[rid] = [Answer(rid, params, self.text, now) for _ in range(n)]
+        self._answers[rid] = [Answer(request, self.text, now) for _ in range(n)]
         self._port.inbox.append(Submit(request))
         return rid
 
+    def _sampling(self, fields: _Fields, processor: str) -> SamplingParams:
+        check_processor(self._plugins.registry("logits_processors"), processor, fields.custom_params or {})
+        return sampling_params(
+            fields,
+            self._defaults,
+            self.info["vocab_size"],
+            max_new_tokens=DEFAULT_TOKENS if fields.max_new_tokens is None else fields.max_new_tokens,
+            min_new_tokens=fields.min_new_tokens,
+            seed=fields.sampling_seed if fields.seed is None else fields.seed,
+            processor=processor,
+        )
+
     def _encode(self, prompt: Prompt) -> list[int]:
         if not isinstance(prompt, str):
-            return list(prompt)
+            return _token_ids(prompt)
         if self.text is None:
             raise ConfigError(
                 "A text prompt needs a tokenizer.", remedy="Send token ids, or leave out skip_tokenizer_init."
@@ -162,7 +226,7 @@ class LLM:
                 del self._ended[rid]
             else:
                 self._port.inbox.append(Abort(rid, exact=True))
-        while self._port.inbox or (self.engine.has_work and not self._answers):
+        while not self._failure and (self._port.inbox or (self.engine.has_work and not self._answers)):
             self._turn()
 
     def _done(self, rid: str) -> bool:
@@ -173,8 +237,15 @@ class LLM:
         return rid in self._ended
 
     def _turn(self) -> None:
-        """One turn of the loop, for whoever is waiting."""
-        self._loop.turn(block=False)
+        """One turn of the loop, for whoever is waiting. Raises EngineDead, naming the plugin whose code failed."""
+        if self._failure:
+            raise EngineDead(self._failure, remedy="Close this LLM and make another.")
+        try:
+            self._loop.turn(block=False)
+        except Exception as error:
+            log.debug("The engine failed", exc_info=True)
+            self._failure = failure_text(error, self._plugins.entries)
+            raise EngineDead(self._failure) from error
         while self._port.outbox:
             message = self._port.outbox.popleft()
             if isinstance(message, Outputs):
@@ -188,6 +259,8 @@ class LLM:
         failed = out.finish is not None and out.finish.type == "error"
         cut = answers[out.branch].take(out)
         if not failed and any(a.finish is None for a in answers):
+            if cut:  # the others go on
+                self._port.inbox.append(Abort(out.rid, exact=True, branch=out.branch))
             return
         self._ended[out.rid] = out.finish if failed else None
         if cut or failed:  # the engine may still be at it: it knows nothing of stop strings
@@ -208,22 +281,30 @@ def _per_prompt(params: dict[str, Any] | Sequence[dict[str, Any]] | None, count:
     return list(params)
 
 
-def _branches(values: dict[str, Any]) -> int:
-    n = values.get("n", 1)
-    if type(n) is not int or not 1 <= n <= MAX_BRANCHES:
-        raise RequestError(f"n is {n!r}; it must be a whole number from 1 to {MAX_BRANCHES}.", param="n")
-    return n
+class _Fields(NativeSampling, kw_only=True):
+    """`sampling_params` here: those of /generate, and `seed`."""
+
+    seed: Seed | None = None
 
 
-def _sampling(values: dict[str, Any]) -> SamplingParams:
-    values = {k: v for k, v in values.items() if k != "n"}
-    for key in ("stop", "stop_token_ids"):
-        if isinstance(values.get(key), str | int):
-            values[key] = [values[key]]
-    unknown = set(values) - set(SamplingParams.__struct_fields__)
+def _fields(values: dict[str, Any]) -> _Fields:
+    """Checked fields; `stop_token_ids` may be one id. Raises RequestError for an unknown one or one out of bounds."""
+    unknown = sorted(set(values) - set(_Fields.__struct_fields__))
     if unknown:
-        raise RequestError(f"Unknown sampling parameter {sorted(unknown)[0]!r}.", param=sorted(unknown)[0])
-    try:
-        return msgspec.convert(values, SamplingParams)
-    except msgspec.ValidationError as error:
-        raise RequestError(f"sampling_params: {error}.", param="sampling_params") from None
+        raise RequestError(f"Unknown sampling parameter {unknown[0]!r}.", param=unknown[0])
+    given = {name: value for name, value in values.items() if value is not None}
+    if isinstance(given.get("stop_token_ids"), int):
+        given["stop_token_ids"] = [given["stop_token_ids"]]
+    return convert(given, _Fields)
+
+
+def _token_ids(prompt: Sequence[int]) -> list[int]:
+    """Raises RequestError for what is no token id; whether it is one of this vocabulary, the engine says."""
+    ids = list(prompt)
+    for position, i in enumerate(ids):
+        if not isinstance(i, int | np.integer) or not 0 <= i <= INT32_MAX:
+            raise RequestError(
+                f"`input_ids[{position}]` is {str(i)[:40]}; token ids are whole numbers from 0 on.",
+                param=f"input_ids[{position}]",
+            )
+    return ids

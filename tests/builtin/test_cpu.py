@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sglcore.builtin import cpu, cpu_limits
+from sglcore.builtin import cpu, cpu_features, cpu_limits
 from sglcore.builtin.compute_specs import CPU, TORCH_ATTENTION
 from sglcore.builtin.cpu import CpuLauncher, CpuPlatform
+from sglcore.builtin.cpu_features import AVX512
 from sglcore.errors import EngineDead
 
 MIB = 1 << 20
@@ -122,24 +123,17 @@ def test_an_idle_device_thread_uses_no_cpu() -> None:
 
 def test_half_types_stay_only_where_the_cpu_has_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     platform = CpuPlatform()
-    capability = torch.backends.cpu
 
-    def machine(level: str, **has: bool) -> None:
-        monkeypatch.setattr(capability, "get_cpu_capability", lambda: level)
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    def machine(*has: str) -> None:
+        monkeypatch.setattr(cpu_features, "cpu_flags", lambda: frozenset(has))
 
-    machine("AVX2", avx2=True)
+    machine("avx2", "fma")
     assert platform.default_dtype(torch.bfloat16) == platform.default_dtype(torch.float16) == torch.float32
-    machine("AVX512", avx512_f=True)
-    assert platform.default_dtype(torch.bfloat16) == torch.float32
-    machine("AVX512", avx512_bf16=True)
+    machine(*AVX512, "avx512_bf16")
     assert platform.default_dtype(torch.bfloat16) == torch.bfloat16
     assert platform.default_dtype(torch.float16) == torch.float32
-    machine("AVX512", amx_bf16=True, amx_fp16=True)
-    assert platform.default_dtype(torch.float16) == torch.float16
-    machine("DEFAULT", avx512_bf16=True)  # switched off by the environment
-    assert platform.default_dtype(torch.bfloat16) == torch.float32
     assert platform.default_dtype(torch.float64) == torch.float64
+    assert CPU.dtype_for("bfloat16") == "bfloat16" and CPU.dtype_for("float16") == "float32"
 
 
 def machine_files(tmp_path: Path, available: int, cgroup_line: str, files: dict[str, str]) -> tuple[Path, Path]:

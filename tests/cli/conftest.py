@@ -46,10 +46,13 @@ def sglcore() -> Run:
 def distribution(tmp_path: Path) -> Callable[..., Path]:
     """Make a distribution with entry points, and its module, in a folder that can be put on the path."""
 
-    def make(name: str, points: dict[str, dict[str, str]], module: str = "", code: str = "") -> Path:
+    def make(
+        name: str, points: dict[str, dict[str, str]], module: str = "", code: str = "", requires: tuple[str, ...] = ()
+    ) -> Path:
         info = tmp_path / f"{name.replace('-', '_')}-1.2.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+        needs = "".join(f"Requires-Dist: {line}\n" for line in requires)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n{needs}")
         lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in found.items()) for group, found in points.items()]
         (info / "entry_points.txt").write_text("\n".join(lines))
         if module:

@@ -57,7 +57,7 @@ def test_no_flag_is_also_in_the_table_of_missing_ones() -> None:
         ("page_size", "an integer from 1 to 1024", "INT"),
         ("mem_fraction_static", "a number above 0 and below 1", "NUMBER"),
         ("model_impl", "one of auto, sglcore, transformers", "auto|sglcore|transformers"),
-        ("radix_eviction_policy", "only lru", "lru"),
+        ("radix_eviction_policy", "text of at most 4096 characters", "TEXT"),
         ("disable_radix_cache", "true or false", "TEXT"),
         ("device", "text of at most 4096 characters", "TEXT"),
     ],

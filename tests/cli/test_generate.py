@@ -20,7 +20,7 @@ class Engine:
     made: list[dict[str, Any]] = []
     asked: list[Any] = []
 
-    def __init__(self, model: str, *, tell: Any = None, **flags: Any) -> None:
+    def __init__(self, model: str, *, tell: Any = None, plugin_set: Any = None, **flags: Any) -> None:
         Engine.made.append({"model": model, **flags})
 
     def generate(self, prompts: list[str], sampling_params: dict[str, Any]) -> list[dict[str, Any]]:

@@ -142,9 +142,9 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 
 
 COMMAND = """
-from sglcore.contracts.spec import Spec
+from sglcore.contracts.commands import CommandSpec
 
-SPEC = Spec(name="greet", factory="greeting:greet")
+SPEC = CommandSpec(name="greet", factory="greeting:greet")
 
 
 def greet(name: str = "you") -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from sglcore.cli.flags import Flag, flags_of
-from sglcore.cli.sources import Given, config_from, gather, peek, peek_plugins, values_from
+from sglcore.cli.sources import Given, config_from, gather, peek, peek_selection, values_from
 from sglcore.config import EngineConfig, ServerConfig
 from sglcore.errors import ConfigError
+from sglcore.plugins import Selection
 
 FLAGS = flags_of(ServerConfig)
 TONE = Flag("reply_tone", str, "plain", "How to sound.", "reply-tone", "dist-a")
@@ -149,16 +150,18 @@ def test_no_model_is_told_with_the_remedy() -> None:
 
 @pytest.mark.parametrize(
     ("argv", "value"),
-    [([], None), (["--plugins", "a"], "a"), (["--plugins=a", "--plugins", "b"], "b"), (["--plugins"], None)],
+    [([], []), (["--plugins", "a"], ["a"]), (["--plugins=a", "--plugins", "b"], ["a", "b"]), (["--plugins"], [])],
 )
-def test_peek(argv: list[str], value: str | None) -> None:
+def test_peek(argv: list[str], value: list[str]) -> None:
     assert peek(argv, "--plugins") == value
 
 
 def test_plugins_are_known_before_parsing(file: Callable[[str], str]) -> None:
-    path = file("plugins: from-file")
-    assert peek_plugins([], {}) == "auto"
-    assert peek_plugins([], {"SGLCORE_PLUGINS": "from-env"}) == "from-env"
-    assert peek_plugins(["--config", path], {"SGLCORE_PLUGINS": "from-env"}) == "from-file"
-    assert peek_plugins([], {"SGLCORE_CONFIG": path}) == "from-file"
-    assert peek_plugins(["--config", path, "--plugins", "typed"], {}) == "typed"
+    path = file("plugins: from-file\nno-plugin: [a, b]\n")
+    assert peek_selection([], {}) == Selection()
+    assert peek_selection([], {"SGLCORE_PLUGINS": "from-env"}).plugins == "from-env"
+    assert peek_selection(["--config", path], {"SGLCORE_PLUGINS": "from-env"}) == Selection("from-file", ("a", "b"))
+    assert peek_selection([], {"SGLCORE_CONFIG": path}).plugins == "from-file"
+    typed = ["--config", path, "--plugins", "x", "--plugins", "typed", "--no-plugin", "c", "--no-plugin=d"]
+    typed += ["--apis", "openai", "--require-lock", "file"]
+    assert peek_selection(typed, {}) == Selection("typed", ("c", "d"), "openai", "file")

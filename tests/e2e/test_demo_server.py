@@ -175,7 +175,9 @@ def test_health_info_and_flush(server):
     assert get("/model_info").json() == get("/get_model_info").json()
     info = get("/server_info").json()
     assert info["internal_states"][0]["platform"] == "cpu"
-    assert info["internal_states"][0]["decisions"]["models"]
+    assert info["decisions"]["models"] and info["decisions"]["choice"]["platform"] == "cpu"
+    told = [line for line in server.log if "Plugins chosen: platform cpu" in line]
+    assert len(told) == 1 and " INFO " in told[0]
     wait_for_idle(server.url)
     assert httpx.post(f"{server.url}/flush_cache").status_code == 200
     ids = httpx.post(f"{server.url}/tokenize", json={"prompt": "Hello there"}).json()["tokens"]

@@ -12,8 +12,9 @@ import zmq
 
 from engine.fakes import InlineExecutor
 from scheduler.fake import build, run_alone
+from sglcore.engine.client import ZmqClient
 from sglcore.engine.engine import Engine
-from sglcore.engine.link import ZmqClient, ZmqPort
+from sglcore.engine.link import ZmqPort
 from sglcore.engine.loop import EngineLoop
 from sglcore.engine.messages import Abort, Outputs, Submit, ToEngine
 from sglcore.errors import EngineDead, RequestError
@@ -115,7 +116,7 @@ def test_death_ends_everything_with_one_error(served):
         client = ZmqClient(served.address)
         stream = client.generate(ask("a", [1], 400))
         await anext(stream)
-        threading.Thread(target=client.fail_from_thread, args=("It crashed.",)).start()
+        threading.Thread(target=client.from_thread, args=(client.fail, "It crashed.")).start()
         with pytest.raises(EngineDead, match="crashed"):
             await drain(stream)
         assert not client.healthy

@@ -14,9 +14,9 @@ from sglcore.engine.engine import Engine
 from sglcore.engine.link import InlinePort
 from sglcore.engine.loop import EngineLoop
 from sglcore.engine.messages import Abort, Call, Outputs, Reply, Submit
-from sglcore.errors import RequestError
+from sglcore.errors import LedgerImbalance, RequestError
 from sglcore.plugins import Entry, select
-from sglcore.request import GenerateRequest, SamplingParams, pack_ids
+from sglcore.request import CACHE_MISSES, GenerateRequest, SamplingParams, pack_ids
 
 
 def hooks(monkeypatch: pytest.MonkeyPatch, **functions):
@@ -143,3 +143,37 @@ def test_an_exact_abort_that_comes_late_ends_no_request_whose_id_goes_on(monkeyp
     port.inbox += [Abort("a", call=1), Abort("a", exact=True)]
     outputs = [o for m in run(loop, port) if isinstance(m, Outputs) for o in m.outputs]
     assert {o.rid: o.finish.type for o in outputs if o.finish} == {"a": "abort", "ab": "length"}
+
+
+def test_the_books_are_checked_when_the_last_request_has_gone(monkeypatch):
+    loop, port = make(monkeypatch)
+    port.inbox.append(submit("a", [1, 2]))
+    run(loop, port)
+    loop.engine.scheduler.ledger.allocators[0].take(1)  # a page that nobody will have
+    port.inbox.append(submit("b", [3, 4]))
+    with pytest.raises(LedgerImbalance):
+        run(loop, port)
+
+
+def test_without_strict_checks_an_imbalance_is_told_and_the_engine_goes_on(monkeypatch):
+    loop, port = make(monkeypatch)
+    ledger = loop.engine.scheduler.ledger
+    ledger.strict = False
+    ledger.allocators[0].take(1)
+    for rid in ("a", "b"):
+        port.inbox.append(submit(rid, [1, 2]))
+        got = [t for m in run(loop, port) for o in m.outputs for t in o.token_ids]
+        assert got == run_alone([1, 2], 4)
+    cache = loop.engine.stats()["prefix_cache"]
+    assert (cache["imbalances"], cache["quarantined_pages"]) == (1, 1)
+
+
+def test_why_a_prompt_was_not_cached_comes_with_its_tokens(monkeypatch):
+    loop, port = make(monkeypatch)
+    port.inbox.append(submit("a", [1, 2, 3, 4]))
+    first = [o for m in run(loop, port) for o in m.outputs]
+    port.inbox.append(submit("b", [1, 2, 3, 4]))
+    second = [o for m in run(loop, port) for o in m.outputs]
+    assert {CACHE_MISSES[o.cache_miss] for o in first} == {"no_match"}
+    assert {CACHE_MISSES[o.cache_miss] for o in second} == {""}
+    assert loop.engine.stats()["prefix_cache"]["requests"]["no_match"] == 1

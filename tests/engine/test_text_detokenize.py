@@ -66,6 +66,13 @@ def test_metaspace_chunks_equal_one_shot(ids: list[int], size: int, skip: bool) 
     assert chunked(METASPACE, chunks, skip=skip) == METASPACE.decode(ids, skip_special_tokens=skip)
 
 
+def test_the_service_finds_stop_strings_in_pieces() -> None:
+    finder = BYTE_LEVEL.stop_finder(["<end>"])
+    assert [finder.push(piece) for piece in ("a<", "en", "d>b")] == ["a", "", ""]
+    assert (finder.matched, finder.finish()) == ("<end>", "")
+    assert BYTE_LEVEL.stop_finder(["b"], trim=False).push("abc") == "ab"
+
+
 def test_an_unfinished_character_is_held_back() -> None:
     ids = BYTE_LEVEL.encode("🦊")
     assert len(ids) > 1

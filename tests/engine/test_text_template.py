@@ -222,3 +222,13 @@ def test_importing_text_loads_no_torch() -> None:
     code = "import sys, sglcore.engine.text; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_what_choosing_and_serving_parsers_asks_of_a_model() -> None:
+    text = tiny_text("{% if tools is not none %}{{ tools | tojson }}{% endif %}{{ messages[0].content }}")
+    assert text.reads_tools
+    assert not tiny_text(CHATML).reads_tools
+    assert not tiny_text(None).reads_tools
+    assert text.special_tokens == {"<|endoftext|>", "<|im_start|>", "<|im_end|>"}
+    assert text.chat_template is not None and "tojson" in text.chat_template
+    assert text.render_chat(HELLO, tools=[{"name": "<f>"}]) == '[{"name": "<f>"}]hello'

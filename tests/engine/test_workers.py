@@ -15,6 +15,6 @@ def test_a_stop_during_the_start_does_not_wait_for_the_model(tmp_path):
     folder = Path(engine.address.removeprefix("ipc://")).parent
     assert folder.is_dir()
     engine.stop()
-    assert engine._process.returncode == -signal.SIGKILL
+    assert engine._child._process.returncode == -signal.SIGKILL
     assert not folder.exists()
     engine.stop()

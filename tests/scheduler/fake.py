@@ -6,7 +6,10 @@ written there, so a wrong page, a stale row or a skipped position changes the to
 
 from __future__ import annotations
 
+import time
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -107,12 +110,12 @@ def build(
     windows: tuple[int, ...] = (0,),
     cache: bool = True,
     policy: object | None = None,
-    queued: int | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    **limits: Any,
 ) -> tuple[Scheduler, FakeRunner]:
-    """A scheduler and a fake runner over the same geometry."""
+    """A scheduler and a fake runner over the same geometry; `limits` are fields of Limits."""
     table = RowTable(rows, context, -(-context // page_size) + 1, len(windows))
     ledger = KVLedger([GroupPages(pages, w) for w in windows], page_size, table, cache=cache)
-    scheduler = Scheduler(
-        ledger, table, policy or FirstComeFirstServed(), Limits(chunk=chunk, vocab_size=VOCAB, queued=queued), eos
-    )
+    bounds = Limits(chunk=chunk, vocab_size=VOCAB, **limits)
+    scheduler = Scheduler(ledger, table, policy or FirstComeFirstServed(), bounds, eos, clock=clock)
     return scheduler, FakeRunner(rows, context, (pages,) * len(windows), page_size, windows)

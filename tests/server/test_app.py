@@ -21,13 +21,15 @@ from sglcore.server.body import MAX_BODY
 
 TEXT = tiny_text()
 PUBLIC = {"/health", "/health_generate", "/metrics"}
-ADMIN = {"/flush_cache", "/abort_request"}
+ADMIN = {"/flush_cache", "/abort_request", "/pause_generation", "/continue_generation"}
 USER = {
     "/v1/models",
     "/v1/models/{model_id:path}",
     "/v1/chat/completions",
     "/v1/completions",
     "/generate",
+    "/open_session",
+    "/close_session",
     "/model_info",
     "/get_model_info",
     "/server_info",

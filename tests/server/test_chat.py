@@ -58,7 +58,7 @@ async def test_whole_answer() -> None:
 
 
 async def test_stream_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sglcore.server.chat.unix_now", lambda: 1_700_000_000)
+    monkeypatch.setattr("sglcore.server.chat_answer.unix_now", lambda: 1_700_000_000)
     ids = TEXT.encode("hé")
     assert len(ids) > 2 or TEXT.decode(ids[:1]) == "h"
     engine = ScriptedEngine(

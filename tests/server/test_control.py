@@ -60,6 +60,16 @@ async def test_server_info_hides_secrets(path: str) -> None:
     assert not any(secret in answer.text for secret in ("k3y", "adm1n", "s3cret", "t0ken"))
 
 
+async def test_server_info_shows_the_decisions() -> None:
+    engine = ScriptedEngine()
+    table = {"choice": {"platform": "cpu"}, "platforms": [{"name": "cpu", "state": "chosen"}]}
+    engine.calls["info"] = {"steps": 3, "decisions": table}
+    async with http_client(server_context(engine, TEXT)) as client:
+        info = (await client.get("/server_info")).json()
+    assert info["decisions"] == table
+    assert info["internal_states"] == [{"steps": 3}]
+
+
 async def test_server_info_survives_a_dead_engine() -> None:
     engine = ScriptedEngine()
     engine.calls["info"] = EngineDead("gone")
@@ -154,3 +164,18 @@ async def test_leaving_after_a_stop_string_is_no_abort() -> None:
     assert events(answer.content)[-1]["meta_info"]["finish_reason"] == {"type": "stop", "matched": "fox"}
     assert got["sglcore:num_aborted_requests_total"] == 0
     assert len(engine.left) == 1
+
+
+async def test_metrics_tell_the_prefix_cache_by_reason() -> None:
+    engine = ScriptedEngine()
+    reasons = {"": 2, "evicted": 5}
+    engine.calls["metrics"] = {
+        "prefix_cache": {"asked_tokens": 9, "requests": reasons, "missed_tokens": reasons, "imbalances": 1}
+    }
+    async with http_client(server_context(engine, TEXT)) as client:
+        text = (await client.get("/metrics")).text
+    assert 'sglcore:cache_asked_tokens_total{model_name="tiny"} 9.0' in text
+    assert 'sglcore:cache_missed_tokens_total{model_name="tiny",reason="evicted"} 5.0' in text
+    assert 'sglcore:cache_requests_total{model_name="tiny",reason="full"} 2.0' in text
+    assert 'sglcore:kv_ledger_imbalances_total{model_name="tiny"} 1.0' in text
+    assert 'sglcore:kv_quarantined_pages{model_name="tiny"} 0.0' in text

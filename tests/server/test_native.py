@@ -36,6 +36,7 @@ async def test_single_answer() -> None:
             "prompt_tokens": len(TEXT.encode("hello")),
             "completion_tokens": len(IDS) + 1,
             "cached_tokens": 2,
+            "cache_miss_reason": None,
             "weight_version": "default",
         },
     }
@@ -160,7 +161,7 @@ async def test_without_a_tokenizer_ids_go_in_and_out() -> None:
         ({"text": "a", "top_logprobs_num": 10**6}, "top_logprobs_num"),
         ({"text": "a", "lora_path": "x"}, "lora_path"),
         ({"text": "a", "image_data": "x"}, "image_data"),
-        ({"text": "a", "session_params": {"id": "s"}}, "session_params"),
+        ({"text": "a", "session_params": {"id": ""}}, "session_params.id"),
         ({"text": ["a"] * 100, "sampling_params": {"n": 128}}, "n"),
     ],
 )
@@ -171,3 +172,24 @@ async def test_refusals(body: dict[str, Any], param: str) -> None:
     assert answer.json()["error"]["param"] == param
     assert answer.json()["error"]["message"]
     assert engine.requests == []
+
+
+async def test_why_the_cache_had_no_more_is_told() -> None:
+    engine = ScriptedEngine(lambda r: [[output(r, [5], cache_miss=3, finish=FinishReason("length"))]])
+    body = (await post(engine, {"text": "hello"})).json()
+    assert body["meta_info"]["cache_miss_reason"] == "evicted"
+
+
+async def test_the_tenant_is_the_header_or_the_field() -> None:
+    engine = ScriptedEngine(says(TEXT, "the fox", end=END))
+    async with http_client(server_context(engine, TEXT)) as client:
+        body = {"text": "hello", "tenant": "ann"}
+        await client.post("/generate", json=body)
+        await client.post("/generate", json=body, headers={"X-Tenant": "bob"})
+        refused = await client.post("/generate", json=body, headers={"X-Tenant": "b" * 257})
+        openai = {"prompt": "hello", "model": "tiny"}
+        await client.post("/v1/completions", json=openai, headers={"X-Tenant": "cy"})
+        chat = {"messages": [{"role": "user", "content": "hi"}], "tenant": "dan"}
+        await client.post("/v1/chat/completions", json=chat)
+    assert [r.tenant for r in engine.requests] == ["ann", "bob", "cy", "dan"]
+    assert refused.status_code == 400 and "`tenant`" in refused.json()["error"]["message"]

@@ -91,11 +91,7 @@ async def test_wrong_values_are_named(path: str, field: str, value: Any, param: 
         ("structural_tag", "x", "grammars"),
         ("response_format", {"type": "json_object"}, "grammars"),
         ("response_format", {"type": "json_schema", "json_schema": {}}, "grammars"),
-        ("tools", [{"type": "function", "function": {"name": "f"}}], "tool_parsers"),
-        ("tool_choice", "required", "tool_parsers"),
-        ("tool_choice", {"type": "function", "function": {"name": "f"}}, "tool_parsers"),
         ("lora_path", "x", "adapters"),
-        ("session_params", {"id": "x"}, "sessions"),
         ("return_hidden_states", True, "models (hidden states)"),
         ("best_of", 3, "logits_processors"),
         ("suffix", "end", "chat_formats"),
@@ -112,6 +108,20 @@ async def test_absent_features_are_refused(path: str, field: str, value: Any, fa
     assert (error["param"], error["code"]) == (field, "unsupported_parameter")
     assert family in error["message"]
     assert engine.requests == []
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("tool_choice", "required"),
+        ("tool_choice", {"type": "function", "function": {"name": "f"}}),
+    ],
+)
+async def test_plain_completions_have_no_tools(field: str, value: Any) -> None:
+    answer, _ = await post(PLAIN, {field: value})
+    assert answer.status_code == 400
+    assert "/v1/chat/completions" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

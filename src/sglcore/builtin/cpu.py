@@ -10,8 +10,11 @@ from typing import Any
 
 import torch
 
+from sglcore.builtin.cpu_features import compute_dtype
 from sglcore.builtin.cpu_limits import available_memory, usable_cpus
 from sglcore.builtin.cpu_ops import CpuOps
+from sglcore.builtin.gloo import GlooGroup
+from sglcore.contracts.execution import Rendezvous
 from sglcore.errors import EngineDead
 
 MIB = 1 << 20
@@ -95,6 +98,7 @@ class CpuPlatform:
     def __init__(self) -> None:
         self.device = torch.device("cpu")
         self._ops = CpuOps()
+        self._ranks = 1
         if "OMP_NUM_THREADS" not in os.environ:
             # torch counts the machine's cores; a container may have been given fewer, and too many threads stall
             torch.set_num_threads(max(1, min(torch.get_num_threads(), usable_cpus())))
@@ -105,9 +109,8 @@ class CpuPlatform:
 
     def default_dtype(self, wanted: torch.dtype) -> torch.dtype:
         """`wanted` where the CPU multiplies it natively, else float32 (emulated half types are many times slower)."""
-        if wanted in (torch.bfloat16, torch.float16) and not native(wanted):
-            return torch.float32
-        return wanted
+        chosen: torch.dtype = getattr(torch, compute_dtype(str(wanted).removeprefix("torch.")))
+        return chosen
 
     def ops(self) -> CpuOps:
         """The CPU kernel table."""
@@ -121,16 +124,13 @@ class CpuPlatform:
         """
         return CpuLauncher(inline=True)
 
+    def join(self, rendezvous: Rendezvous) -> GlooGroup:
+        """Meet the other ranks through gloo; cores and memory are shared out evenly from here on."""
+        self._ranks = rendezvous.size
+        torch.set_num_threads(max(1, torch.get_num_threads() // rendezvous.size))
+        return GlooGroup(rendezvous)
+
     def free_memory(self) -> int:
         """Bytes available now under machine and cgroup limits, less an eighth (at least 256 MiB) for activations."""
         available = available_memory()
-        return max(0, available - max(256 * MIB, available // 8))
-
-
-def native(dtype: torch.dtype) -> bool:
-    """Whether this CPU has matrix instructions for bfloat16 or float16 that torch may use."""
-    if not torch.backends.cpu.get_cpu_capability().startswith(("AVX512", "AMX")):
-        return False  # also where ATEN_CPU_CAPABILITY forbids them
-    has = torch.cpu.get_capabilities()
-    names = ("avx512_bf16", "amx_bf16") if dtype == torch.bfloat16 else ("avx512_fp16", "amx_fp16")
-    return any(has.get(name, False) for name in names)
+        return max(0, available - max(256 * MIB, available // 8)) // self._ranks

@@ -36,6 +36,19 @@ class HubSource:
 
         Raises ConfigError with the remedy: unknown id or revision, gated, no network, no safetensors in it.
         """
+        path = self._fetch(name, revision, download_dir, ALLOW)
+        if not any(path.glob("*.safetensors")):
+            raise ConfigError(
+                f"Hub model {name!r} has no .safetensors files at its top level; pickled weights are never loaded.",
+                remedy="Choose a safetensors version of it, or download its .gguf file and give that path.",
+            )
+        return path
+
+    def resolve_config(self, name: str, *, revision: str | None, download_dir: str | None) -> Path:
+        """As `resolve`, with config.json alone."""
+        return self._fetch(name, revision, download_dir, ("config.json",))
+
+    def _fetch(self, name: str, revision: str | None, download_dir: str | None, files: tuple[str, ...]) -> Path:
         try:
             import huggingface_hub
         except ImportError:
@@ -48,18 +61,12 @@ class HubSource:
                 name,
                 revision=revision,
                 cache_dir=download_dir,
-                allow_patterns=list(ALLOW),
+                allow_patterns=list(files),
                 ignore_patterns=list(IGNORE),
             )
         except Exception as error:  # the library lets errors of httpx through besides its own
             raise _explained(error, name, revision, huggingface_hub.errors) from None
-        path = Path(found)
-        if not any(path.glob("*.safetensors")):
-            raise ConfigError(
-                f"Hub model {name!r} has no .safetensors files at its top level; pickled weights are never loaded.",
-                remedy="Choose a safetensors version of it, or download its .gguf file and give that path.",
-            )
-        return path
+        return Path(found)
 
 
 def _explained(error: Exception, name: str, revision: str | None, errors: Any) -> ConfigError:

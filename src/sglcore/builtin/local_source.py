@@ -29,6 +29,10 @@ class LocalSource:
                 remedy="Give an existing directory or file, or a hub id such as org/name.",
             ) from None
 
+    def resolve_config(self, name: str, *, revision: str | None, download_dir: str | None) -> Path:
+        """The same: nothing is downloaded."""
+        return self.resolve(name, revision=revision, download_dir=download_dir)
+
 
 def _exists(path: Path) -> bool:
     try:

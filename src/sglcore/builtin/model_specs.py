@@ -10,4 +10,5 @@ TRANSFORMERS = ModelSpec(
     summary="Any Hugging Face causal language model, through Transformers' attention interface",
     needs=("sliding_window", "soft_cap", "sinks"),
     fallback=True,
+    hidden_states=True,
 )

@@ -45,6 +45,8 @@ class TorchAttention:
             keys[place].copy_(k)
             values[place].copy_(v)
         else:
+            if k.dtype != keys.dtype:
+                k, v = k.to(keys.dtype), v.to(keys.dtype)
             keys.index_copy_(0, place, k)
             values.index_copy_(0, place, v)
 
@@ -133,18 +135,23 @@ class _Step:
 
     def decode(self, q: torch.Tensor, chunk: DecodeChunk) -> torch.Tensor:
         """q [rows, heads, dim] of the chunk's rows, one query each -> [rows, heads, dim]."""
-        k, v = self.backend.gather(chunk.span, self.keys, self.values)
+        k, v = self._gather(chunk.span, q.dtype)
         k, v = _by_row(k, chunk.rows, chunk.span.length), _by_row(v, chunk.rows, chunk.span.length)
         return self._attend(q.unsqueeze(2), k, v, chunk.mask, False).squeeze(2)
 
     def prefill(self, q: torch.Tensor, row: PrefillRow, window: int, out: torch.Tensor) -> None:
         """q [count, heads, dim] of one row; writes out [count, heads, dim] block by block."""
-        k, v = self.backend.gather(row.span, self.keys, self.values)
+        k, v = self._gather(row.span, q.dtype)
         k, v = k.transpose(0, 1).unsqueeze(0), v.transpose(0, 1).unsqueeze(0)  # [1, kv_heads, length, dim]
         wide = q.transpose(0, 1).unsqueeze(0)  # [1, heads, count, dim]
         for block in row.blocks:
             part = self._block(wide[:, :, block.first : block.last], k, v, block, window)
             out[block.first : block.last] = part[0].transpose(0, 1)
+
+    def _gather(self, span: Span, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of a span in the compute type, which the pool's need not be."""
+        k, v = self.backend.gather(span, self.keys, self.values)
+        return (k, v) if k.dtype == dtype else (k.to(dtype), v.to(dtype))
 
     def _block(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, block: Block, window: int) -> torch.Tensor:
         count, length = block.last - block.first, block.high - block.low

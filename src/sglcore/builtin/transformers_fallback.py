@@ -140,6 +140,8 @@ class TransformersModel:
         # Kernels need not take zero rows: a step without samples computes one and drops it.
         keep = index.new_zeros(1, dtype=torch.int64) if index is not None and not len(index) else index
         options: dict[str, Any] = {KWARG: step, "use_cache": False}
+        if inputs.hidden_index is not None:
+            options["output_hidden_states"] = True
         if keep is not None and self.takes_index:
             options["logits_to_keep"] = keep
         with torch.no_grad():
@@ -147,6 +149,8 @@ class TransformersModel:
             logits = output.logits[0]  # [samples or tokens, vocab]
             if keep is not None and not self.takes_index:
                 logits = logits[keep]
+            if inputs.hidden_index is not None:
+                inputs.extra["hidden_states"] = output.hidden_states[-1][0].index_select(0, inputs.hidden_index)
             self.forward_calls += 1
             self.attention_calls += step.calls
             return logits[: logits.shape[0] if index is None else len(index)].float()

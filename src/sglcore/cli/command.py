@@ -13,12 +13,12 @@ import typer
 
 from sglcore.cli.flags import ALIASES, PREFIX, Flag, flags_of, plugin_flags
 from sglcore.cli.known_flags import NEUTRAL, ON, check_known, spellings
-from sglcore.cli.sources import CONFIG_VARIABLE, Given, config_from, gather, peek_plugins, values_from
+from sglcore.cli.sources import CONFIG_VARIABLE, Given, config_from, gather, peek_selection, values_from
 from sglcore.errors import ConfigError
 from sglcore.plugins import Plugins, discover
 
 C = TypeVar("C", bound=msgspec.Struct)
-_OFF = "no_"  # prefix of the hidden switch that turns a boolean off
+_OFF = "off_"  # prefix of the hidden switch that turns a boolean off
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ def config_command(
 ) -> None:
     """Add command `name` to `app`: MODEL, the flags of `cls` and of plugins, and `body`'s own options.
 
-    `body(settings, **own)` is called with what was given. `argv` is read for --plugins and --config, because
-    plugins add options. Raises PluginError or ConfigError.
+    `body(settings, **own)` is called with what was given. `argv` is read for the flags that select plugins
+    and for --config, because plugins add options. Raises PluginError or ConfigError.
     """
     own = _own_parameters(body)
-    plugins = discover(peek_plugins(argv, os.environ))
+    plugins = discover(peek_selection(argv, os.environ))
     flags = flags_of(cls)
     taken = {f.name for f in flags} | set(ALIASES) | {p.name for p in own}
     flags += plugin_flags(plugins, taken)
@@ -95,14 +95,15 @@ def _own_parameters(body: Callable[..., None]) -> list[inspect.Parameter]:
 def _parameters(flag: Flag) -> list[inspect.Parameter]:
     """The flag's option. A boolean can be switched off too, by a hidden --no- where it is off by default."""
     text = flag.help
-    if flag.default not in (None, False, ""):
+    if flag.default not in (None, False, "", ()):
         text += f" [default: {flag.default}]"
     if flag.plugin:
         text += f" (from {flag.plugin})"
     options = [flag.option, *(f"--{a}" for a, target in ALIASES.items() if target == flag.name)]
     if not flag.switch:
         option = typer.Option(*options, metavar=flag.metavar, help=text, show_default=False)
-        return [_parameter(flag.name, Annotated[str | None, option])]
+        kind = list[str] if flag.many else str
+        return [_parameter(flag.name, Annotated[kind | None, option])]
     off = f"--no-{flag.option[2:]}"
     if flag.default:
         return [_parameter(flag.name, Annotated[bool | None, typer.Option(f"{flag.option}/{off}", help=text)])]
@@ -125,7 +126,7 @@ def _neutral(taken: set[str]) -> list[inspect.Parameter]:
 
 def _typed(flags: tuple[Flag, ...], values: dict[str, Any]) -> dict[str, Any]:
     """The flags that were typed, out of all of the command's parameters. Raises ConfigError for contradictions."""
-    typed = {f.name: values[f.name] for f in flags if values[f.name] is not None}
+    typed = {f.name: values[f.name] for f in flags if values[f.name] is not None and values[f.name] != []}
     for name, value in values.items():
         if value is not None and name.startswith("known_"):
             check_known(name.removeprefix("known_"), value)

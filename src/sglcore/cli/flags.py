@@ -14,6 +14,7 @@ import msgspec
 from msgspec import inspect
 
 from sglcore.errors import ConfigError, PluginError
+from sglcore.isolation import hook_error
 from sglcore.options import Option
 from sglcore.plugins import Plugins
 
@@ -53,6 +54,11 @@ class Flag:
         return isinstance(_plain(self.type), inspect.BoolType)
 
     @property
+    def many(self) -> bool:
+        """Whether it may be repeated; in a file it is a list, in a variable comma-separated."""
+        return isinstance(_plain(self.type), inspect.VarTupleType)
+
+    @property
     def metavar(self) -> str:
         """What stands for the value in help texts."""
         kind = _plain(self.type)
@@ -71,6 +77,8 @@ class Flag:
         if isinstance(kind, inspect.IntType | inspect.FloatType):
             noun = "an integer" if isinstance(kind, inspect.IntType) else "a number"
             return f"{noun} {_bounds(kind)}".strip()
+        if self.many:
+            return "texts, one each time it is given"
         longest = getattr(kind, "max_length", None)
         return "text" + (f" of at most {longest} characters" if longest else "")
 
@@ -78,6 +86,8 @@ class Flag:
         """Convert a value, strings included. Raises ConfigError with flag, bounds, value and where it was given."""
         if isinstance(value, dict | list) and isinstance(_plain(self.type), inspect.StrType):
             value = msgspec.json.encode(value).decode()
+        if self.many and isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
         try:
             return msgspec.convert(value, self.type, strict=False)
         except msgspec.ValidationError:
@@ -111,26 +121,27 @@ def plugin_flags(plugins: Plugins, taken: set[str]) -> tuple[Flag, ...]:
     flags = []
     for implementation in plugins.hook_manager.hook.add_options.get_hookimpls():
         distribution = implementation.plugin_name.partition(":")[0]
-        for option in _options(implementation.function, distribution):
+        for option in _options(implementation.function, distribution, plugins.version(distribution)):
             flag = _plugin_flag(option, distribution)
             if flag.name in owners:
                 raise PluginError(
                     f"{distribution} adds the option {flag.option}, which {owners[flag.name]} has already.",
-                    remedy=f"Uninstall one, or leave {distribution} out with --plugins.",
+                    remedy=f"Start with --no-plugin {distribution}, or uninstall one.",
                 )
             owners[flag.name] = distribution
             flags.append(flag)
     return tuple(flags)
 
 
-def _options(function: Any, distribution: str) -> list[Option]:
+def _options(function: Any, distribution: str, version: str) -> list[Option]:
     try:
-        return list(function())
+        options = list(function())
+        wrong = next((o for o in options if not isinstance(o, Option)), None)
+        if wrong is not None:
+            raise TypeError(f"it returns a {type(wrong).__name__} among its options, not an Option")
+        return options
     except Exception as error:
-        raise PluginError(
-            f"add_options of {distribution} failed: {type(error).__name__}: {error}",
-            remedy=f"Leave {distribution} out with --plugins, or upgrade it.",
-        ) from error
+        raise hook_error(distribution, version, "add_options", error) from error
 
 
 def _plugin_flag(option: Option, distribution: str) -> Flag:

@@ -75,11 +75,12 @@ def open_llm(settings: Settings) -> LLM:
     """The offline engine, its start shown on stderr. Raises ConfigError or PluginError."""
     config = settings.config(EngineConfig)
     set_up_logs("warning" if "log_level" not in settings.given else config.log_level)
+    settings.plugins.report()
     with StartDisplay(sys.stderr) as display:
         from sglcore.llm import LLM
 
         flags = settings.values()
-        return LLM(flags.pop("model_path"), tell=display.tell, **flags)
+        return LLM(flags.pop("model_path"), tell=display.tell, plugin_set=settings.plugins, **flags)
 
 
 def print_json(llm: Answers, prompts: list[str], params: dict[str, Any], out: IO[str]) -> None:

@@ -37,7 +37,6 @@ NEUTRAL: dict[str, tuple[str, str]] = {
     "tokenizer-worker-num": ("1", "one process tokenizes"),
     "detokenizer-worker-num": ("1", "one process detokenizes"),
     "model-loader-extra-config": ("{}", "weight formats take no extra settings"),
-    "kv-cache-dtype": ("auto", "keys and values have the compute type"),
     "sampling-backend": ("pytorch", "torch samples"),
     "sampling-defaults": ("model", "the model's generation_config.json gives the defaults"),
     "grammar-backend": ("none", "there are no grammars"),

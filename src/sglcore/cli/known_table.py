@@ -35,23 +35,22 @@ GROUPS = (
     ),
     Group(
         "quantization",
-        "quantization quantization-param-path kv-cache-dtype enable-fp32-lm-head modelopt-quant "
+        "quantization-param-path enable-fp32-lm-head modelopt-quant "
         "modelopt-checkpoint-restore-path modelopt-checkpoint-save-path modelopt-export-path quantize-and-serve "
         "rl-quant-profile torchao-config fp8-gemm-backend fp4-gemm-backend",
         "A quantized checkpoint whose format has a plugin (GGUF, for one) needs no flag.",
     ),
     Group(
         "scheduling",
-        "prefill-max-requests enable-dynamic-chunking max-prefill-tokens enable-priority-scheduling "
-        "abort-on-priority-when-disabled schedule-low-priority-values-first priority-scheduling-preemption-threshold "
+        "prefill-max-requests enable-dynamic-chunking max-prefill-tokens "
         "schedule-conservativeness swa-full-tokens-ratio disable-hybrid-swa-memory enable-prefill-delayer "
         "prefill-delayer-max-delay-passes prefill-delayer-token-usage-low-watermark retraction-policy "
-        "prefill-decode-interval default-priority-value enable-mixed-chunk num-continuous-decode-steps "
+        "prefill-decode-interval enable-mixed-chunk num-continuous-decode-steps "
         "scheduler-recv-interval sleep-on-idle",
     ),
     Group(
         "the runtime",
-        "stream-output constrained-json-whitespace-pattern constrained-json-disable-any-whitespace watchdog-timeout "
+        "stream-output constrained-json-whitespace-pattern constrained-json-disable-any-whitespace "
         "soft-watchdog-timeout dist-timeout base-gpu-id gpu-id-step custom-sigquit-handler numa-node "
         "allow-auto-truncate",
     ),
@@ -77,14 +76,14 @@ GROUPS = (
         "show-time-cost enable-metrics-for-all-schedulers tokenizer-metrics-custom-labels-header "
         "tokenizer-metrics-allowed-custom-labels bucket-time-to-first-token bucket-inter-token-latency "
         "bucket-e2e-request-latency collect-tokens-histogram prompt-tokens-buckets generation-tokens-buckets "
-        "gc-warning-threshold-secs decode-log-interval enable-request-time-stats-logging kv-events-config "
+        "gc-warning-threshold-secs decode-log-interval enable-request-time-stats-logging "
         "enable-trace otlp-traces-endpoint export-metrics-to-file export-metrics-to-file-dir",
         "Prometheus metrics are at /metrics.",
     ),
     Group(
         "the API's finer settings",
         "weight-version hf-chat-template-name completion-template file-storage-path enable-cache-report "
-        "reasoning-parser tool-call-parser tool-server sampling-defaults default-chat-template-kwargs "
+        "tool-server default-chat-template-kwargs "
         "trust-request-chat-template enable-strict-thinking return-input-ids return-output-ids "
         "preferred-sampling-params enable-custom-logit-processor enable-return-hidden-states "
         "enable-return-routed-experts multi-item-scoring-delimiter",

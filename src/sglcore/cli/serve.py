@@ -36,6 +36,7 @@ def serve(settings: Settings) -> None:
     """Serve a model over HTTP: MODEL is a directory, a .gguf file, a hub id, or a name a plugin provides."""
     config = adjusted(settings.config(ServerConfig), set(settings.given), settings.plugins)
     set_up_logs(config.log_level)
+    settings.plugins.report()
     signal.signal(signal.SIGTERM, _stop)  # also while starting: what was begun is undone on the way out
     from sglcore.server.launch import serve as run
 
@@ -65,8 +66,10 @@ def curl(config: ServerConfig, url: str, name: str) -> str:
     """A shell line that asks the server something."""
     body: dict[str, Any] = {"model": name, "messages": [{"role": "user", "content": "Hello"}]}
     path = "/v1/chat/completions"
-    if config.skip_tokenizer_init:
+    if config.skip_tokenizer_init or not config.serves("openai"):
         path, body = "/generate", {"input_ids": [1, 2, 3], "sampling_params": {"max_new_tokens": 8}}
+    if not config.serves("openai") and not config.serves("native"):
+        return f"curl {url}/health_generate"
     key = '-H "Authorization: Bearer $API_KEY" ' if config.api_key else ""
     data = shlex.quote(msgspec.json.encode(body).decode())
     return f"curl {url}{path} {key}-H 'Content-Type: application/json' -d {data}"

@@ -13,6 +13,7 @@ from sglcore.cli.flags import ALIASES, PREFIX, Flag, flags_of
 from sglcore.cli.known_flags import check_known, unknown_flag
 from sglcore.config import ServerConfig, build_config
 from sglcore.errors import ConfigError
+from sglcore.plugins import TRACE_VARIABLE, Selection
 
 C = TypeVar("C", bound=msgspec.Struct)
 CONFIG_VARIABLE = PREFIX + "CONFIG"
@@ -93,25 +94,28 @@ def spelled(name: str) -> str:
     return ALIASES.get(name, name)
 
 
-def peek(argv: list[str], option: str) -> str | None:
-    """The value that `option` will have in `argv`, the last one counts; for what must be known before parsing."""
-    value = None
+def peek(argv: list[str], option: str) -> list[str]:
+    """The values that `option` will have in `argv`, in order; for what must be known before parsing."""
+    values = []
     for index, word in enumerate(argv):
-        if word == option:
-            value = argv[index + 1] if index + 1 < len(argv) else None
+        if word == option and index + 1 < len(argv):
+            values.append(argv[index + 1])
         elif word.startswith(f"{option}="):
-            value = word.partition("=")[2]
-    return value
+            values.append(word.partition("=")[2])
+    return values
 
 
-def peek_plugins(argv: list[str], environ: Mapping[str, str]) -> str:
-    """What --plugins will be; plugins add options, so it must be known before options are parsed."""
-    typed = peek(argv, "--plugins")
-    if typed is not None:
-        return typed
-    file = peek(argv, "--config") or environ.get(CONFIG_VARIABLE)
-    chosen = read_file(file).get("plugins") if file else None
-    return str(chosen or environ.get(PREFIX + "PLUGINS") or "auto")
+def peek_selection(argv: list[str], environ: Mapping[str, str]) -> Selection:
+    """Which plugins may take part; plugins add options, so it must be known before options are parsed."""
+    file = next(reversed(peek(argv, "--config")), environ.get(CONFIG_VARIABLE))
+    written = {spelled(key): value for key, value in read_file(file).items()} if file else {}
+    found = {}
+    for name in ("plugins", "no_plugin", "apis", "require_lock"):
+        typed = peek(argv, f"--{name.replace('_', '-')}")
+        value = typed or written.get(name) or environ.get(PREFIX + name.upper())
+        found[name] = [str(v) for v in value] if isinstance(value, list) else [str(value)] if value else []
+    last = {name: values[-1] if values else None for name, values in found.items()}
+    return Selection(last["plugins"] or "auto", tuple(found["no_plugin"]), last["apis"], last["require_lock"])
 
 
 def _from_file(flags: Mapping[str, Flag], path: str | None) -> dict[str, Given]:
@@ -136,7 +140,7 @@ def _from_environment(
 ) -> dict[str, Given]:
     given = {}
     for variable, value in environ.items():
-        if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE or not value:
+        if not variable.startswith(PREFIX) or variable in (CONFIG_VARIABLE, TRACE_VARIABLE) or not value:
             continue
         name = spelled(variable.removeprefix(PREFIX).lower())
         if name in flags:

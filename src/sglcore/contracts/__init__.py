@@ -4,6 +4,7 @@ Nothing here imports torch at run time, so listing and negotiating stay cheap. A
 words (`errors`, `request`, `batch`), these contracts, `sglcore.layers` and `hookimpl`; what it
 needs from above it is handed as one of the Protocols in `services`.
 """
+# ruff: noqa: F401 -- the imports are for type checkers; at run time `__getattr__` finds the same names
 
 from __future__ import annotations
 
@@ -12,15 +13,62 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sglcore.contracts.attention import AttentionBackend, AttentionBatch, AttentionSpec, KVView
-    from sglcore.contracts.execution import Launcher, Pending, PendingStep, StepExecutor
+    from sglcore.contracts.chat_formats import ChatFormat, ChatFormatContext, ChatFormatSpec
+    from sglcore.contracts.commands import Command, CommandSpec
+    from sglcore.contracts.execution import Collectives, Launcher, Pending, PendingStep, Rendezvous, StepExecutor
+    from sglcore.contracts.executors import Executor, ExecutorSpec, Need, Place, RankProcess, Role, StartOrder
     from sglcore.contracts.families import FAMILIES, Family
+    from sglcore.contracts.grammars import (
+        CompiledGrammar,
+        GrammarBackend,
+        GrammarContext,
+        GrammarSource,
+        GrammarSpec,
+        Matcher,
+    )
+    from sglcore.contracts.kv_tiers import KVTier, KVTierSpec
+    from sglcore.contracts.kv_transfers import Arrival, FirstToken, KVTransfer, KVTransferSpec
+    from sglcore.contracts.logits_processors import LogitsProcessor, LogitsProcessorSpec, ProcessorContext
+    from sglcore.contracts.metrics_sinks import MetricsSink, MetricsSinkSpec, Sample, SinkContext
     from sglcore.contracts.models import BuildContext, ForwardInputs, KVGroup, Model, ModelSpec
     from sglcore.contracts.ops import LinearOp, Ops, OpsSpec
+    from sglcore.contracts.pages import PageContext, PageRun, Progress, Transfer
+    from sglcore.contracts.parsers import (
+        ArgumentsDelta,
+        CallEnded,
+        CallStarted,
+        ParseContext,
+        ReasoningDelta,
+        ReasoningEvent,
+        ReasoningParser,
+        ReasoningParserSpec,
+        TextDelta,
+        Tool,
+        ToolEvent,
+        ToolParser,
+        ToolParserSpec,
+    )
     from sglcore.contracts.platforms import Platform, PlatformSpec
-    from sglcore.contracts.policies import Policy, PolicySpec, Waiting
+    from sglcore.contracts.policies import (
+        CachedRun,
+        EvictionOrder,
+        EvictionSpec,
+        Policy,
+        PolicySpec,
+        Waiting,
+    )
+    from sglcore.contracts.quant import LinearPart, QuantContext, QuantMethod, QuantSpec, QuantTensor
     from sglcore.contracts.routes import ModelInfo, RouteContext, RouteEntry, RouteSpec
-    from sglcore.contracts.services import EngineClient, TextService
+    from sglcore.contracts.services import Detokenizer, EngineClient, StopFinder, TextService
     from sglcore.contracts.spec import Spec
+    from sglcore.contracts.speculators import (
+        DeviceProposer,
+        DraftContext,
+        DraftInputs,
+        HostDrafts,
+        HostProposer,
+        SpeculatorSpec,
+    )
     from sglcore.contracts.weights import (
         Checkpoint,
         TextAssets,
@@ -30,44 +78,35 @@ if TYPE_CHECKING:
         WeightSourceSpec,
     )
 
-_HOME = {
-    "AttentionBackend": "attention",
-    "AttentionBatch": "attention",
-    "AttentionSpec": "attention",
-    "BuildContext": "models",
-    "Checkpoint": "weights",
-    "EngineClient": "services",
-    "FAMILIES": "families",
-    "Family": "families",
-    "ForwardInputs": "models",
-    "KVGroup": "models",
-    "KVView": "attention",
-    "Launcher": "execution",
-    "LinearOp": "ops",
-    "Model": "models",
-    "ModelInfo": "routes",
-    "ModelSpec": "models",
-    "Ops": "ops",
-    "OpsSpec": "ops",
-    "Pending": "execution",
-    "PendingStep": "execution",
-    "Platform": "platforms",
-    "PlatformSpec": "platforms",
-    "Policy": "policies",
-    "PolicySpec": "policies",
-    "RouteContext": "routes",
-    "RouteEntry": "routes",
-    "RouteSpec": "routes",
-    "Spec": "spec",
-    "StepExecutor": "execution",
-    "TextAssets": "weights",
-    "TextService": "services",
-    "Waiting": "policies",
-    "WeightFormat": "weights",
-    "WeightFormatSpec": "weights",
-    "WeightSource": "weights",
-    "WeightSourceSpec": "weights",
+# module: its public names
+_NAMES = {
+    "attention": "AttentionBackend AttentionBatch AttentionSpec KVView",
+    "chat_formats": "ChatFormat ChatFormatContext ChatFormatSpec",
+    "commands": "Command CommandSpec",
+    "execution": "Collectives Launcher Pending PendingStep Rendezvous StepExecutor",
+    "executors": "Executor ExecutorSpec Need Place RankProcess Role StartOrder",
+    "families": "FAMILIES Family",
+    "grammars": "CompiledGrammar GrammarBackend GrammarContext GrammarSource GrammarSpec Matcher",
+    "kv_tiers": "KVTier KVTierSpec",
+    "kv_transfers": "Arrival FirstToken KVTransfer KVTransferSpec",
+    "logits_processors": "LogitsProcessor LogitsProcessorSpec ProcessorContext",
+    "metrics_sinks": "MetricsSink MetricsSinkSpec Sample SinkContext",
+    "models": "BuildContext ForwardInputs KVGroup Model ModelSpec",
+    "ops": "LinearOp Ops OpsSpec",
+    "pages": "PageContext PageRun Progress Transfer",
+    "parsers": "ArgumentsDelta CallEnded CallStarted ParseContext ReasoningDelta ReasoningEvent ReasoningParser "
+    "ReasoningParserSpec TextDelta Tool ToolEvent ToolParser ToolParserSpec",
+    "platforms": "Platform PlatformSpec",
+    "policies": "CachedRun EvictionOrder EvictionSpec Policy PolicySpec Waiting",
+    "quant": "LinearPart QuantContext QuantMethod QuantSpec QuantTensor",
+    "routes": "ModelInfo RouteContext RouteEntry RouteSpec",
+    "services": "Detokenizer EngineClient StopFinder TextService",
+    "spec": "Spec",
+    "speculators": "DeviceProposer DraftContext DraftInputs HostDrafts HostProposer SpeculatorSpec",
+    "weights": "Checkpoint TextAssets WeightFormat WeightFormatSpec WeightSource WeightSourceSpec",
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
@@ -75,43 +114,3 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'sglcore.contracts' has no attribute {name!r}")
     return getattr(importlib.import_module(f"sglcore.contracts.{_HOME[name]}"), name)
-
-
-__all__ = [
-    "FAMILIES",
-    "AttentionBackend",
-    "AttentionBatch",
-    "AttentionSpec",
-    "BuildContext",
-    "Checkpoint",
-    "EngineClient",
-    "Family",
-    "ForwardInputs",
-    "KVGroup",
-    "KVView",
-    "Launcher",
-    "LinearOp",
-    "Model",
-    "ModelInfo",
-    "ModelSpec",
-    "Ops",
-    "OpsSpec",
-    "Pending",
-    "PendingStep",
-    "Platform",
-    "PlatformSpec",
-    "Policy",
-    "PolicySpec",
-    "RouteContext",
-    "RouteEntry",
-    "RouteSpec",
-    "Spec",
-    "StepExecutor",
-    "TextAssets",
-    "TextService",
-    "Waiting",
-    "WeightFormat",
-    "WeightFormatSpec",
-    "WeightSource",
-    "WeightSourceSpec",
-]

@@ -15,27 +15,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionSpec(Spec):
-    """What a backend can do; negotiation compares this with what the model and platform need.
+    """What a backend can do; negotiation compares this with what model, platform and flags ask for.
 
-    Empty tuples mean "any". `priority` breaks ties between backends that all fit, highest first.
+    platforms: device types; dtypes: of queries, torch's names; head_dims; page_sizes: empty means any.
+    kv_dtypes: dtypes of the pool, beside the compute type, that it writes and reads; empty means that none.
+    sliding_window, soft_cap, sinks, mla: what a model may need of it.
+    prefill, decode, mixed: steps that hold only prompts, only single tokens, or both at once.
+    graph_safe: may be captured. batch_invariant: a row's result does not depend on its batch.
+    tensor_parallel: right on a rank's share of the heads. priority: breaks ties between backends that all fit,
+    highest first.
     """
 
     platforms: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ()
+    kv_dtypes: tuple[str, ...] = ()
     head_dims: tuple[int, ...] = ()
     page_sizes: tuple[int, ...] = ()
     sliding_window: bool = False
     soft_cap: bool = False
     sinks: bool = False
     mla: bool = False
+    prefill: bool = True
+    decode: bool = True
+    mixed: bool = True
     graph_safe: bool = False
     batch_invariant: bool = False
+    tensor_parallel: bool = True
     priority: int = 0
 
 
 @dataclass(slots=True)
 class AttentionBatch:
-    """One step as the attention sees it, for one KV group. Rows are in batch order.
+    """One step as the attention sees it, for one KV group. Rows are in batch order; tensors on the platform's device.
+
+    Built by the runner for each step and valid for that step: a backend reads it and keeps nothing of it beyond.
 
     Row r's new tokens are q_lens[r] in number and end at position kv_lens[r] - 1; its pages stand in
     page_table[r], valid for ceil(kv_lens[r] / page_size) entries; others hold anything and must not be read.
@@ -46,16 +59,16 @@ class AttentionBatch:
     kv_lens: torch.Tensor  # int32 [rows], new tokens included
     page_table: torch.Tensor  # int32 [rows, max_pages]
     slots: torch.Tensor  # int64 [tokens]
-    max_q_len: int
+    max_q_len: int  # largest of q_lens
     max_kv_len: int  # upper bound, known to the host
-    page_size: int
-    group: KVGroup
+    page_size: int  # positions in a page
+    group: KVGroup  # whose pages these are
     q_lens_host: Any = None  # the same numbers as numpy int32 [rows]
-    kv_lens_host: Any = None
+    kv_lens_host: Any = None  # likewise
 
 
 class KVView(Protocol):
-    """The pool's bytes, by attention layer."""
+    """The pool's bytes, by attention layer. One per rank; used in the device thread."""
 
     def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(keys, values) of a layer, each [pages, page_size, kv_heads, head_dim]; the real memory, not a copy."""
@@ -65,16 +78,26 @@ class KVView(Protocol):
 class AttentionBackend(Protocol):
     """Write keys and values to pages; attend over them.
 
+    Built once per rank in the engine process, as `factory()`, before the model, which is handed it. All calls come from
+    the device thread: `plan` once per step, then for each layer `write_kv` and `attend`. It owns what it returns from
+    `plan` and its own workspaces, nothing else. What it raises ends the engine.
+
     Exact for any mix of prefill, chunk, decode and cached prefix in one call. Causal: a query at
     position p sees positions <= p (and > p - window where the group has one).
     """
 
     def plan(self, batches: tuple[AttentionBatch, ...]) -> Any:
-        """Prepare one step, one AttentionBatch per KV group. Returns what `write_kv` and `attend` get as `meta`."""
+        """Prepare one step, one AttentionBatch per KV group in the model's order, for all layers at once.
+
+        Returns what `write_kv` and `attend` of this step get as `meta`; nobody else looks into it.
+        """
         ...
 
     def write_kv(self, layer: int, k: torch.Tensor, v: torch.Tensor, kv: KVView, meta: Any) -> None:
-        """Store k, v [tokens, kv_heads, head_dim] of the new tokens at their slots."""
+        """Store k, v [tokens, kv_heads, head_dim], compute dtype, of the new tokens at their slots; other slots stay.
+
+        layer: attention layer index, as in `KVGroup.layers`.
+        """
         ...
 
     def attend(
@@ -91,6 +114,8 @@ class AttentionBackend(Protocol):
     ) -> torch.Tensor:
         """q [tokens, heads, head_dim] -> [tokens, heads, head_dim], after `write_kv` of the same layer.
 
-        Softmax in float32. heads is a multiple of kv_heads (GQA).
+        Softmax in float32. heads is a multiple of kv_heads (GQA). The result is a new tensor in the dtype of q.
+        scale: factor of the scores. window: the group's, 0 for none. soft_cap: scores become cap * tanh(score / cap), 0
+        for none. sinks: [heads], a score per head that takes part in the softmax and has no value.
         """
         ...

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    import torch
+
     from sglcore.batch import Batch, StepResult
 
 T = TypeVar("T")
 
 
 class Pending(Protocol):
-    """Work that was queued."""
+    """Work that was queued. Owned by who queued it; waited for once."""
 
     def wait(self) -> Any:
         """Block until done; returns the result or raises what the work raised."""
@@ -20,7 +23,11 @@ class Pending(Protocol):
 
 
 class Launcher(Protocol):
-    """Runs functions on the device in the order queued (one stream)."""
+    """Runs functions on the device in the order queued (one stream), all in one thread: the device thread.
+
+    Made by `Platform.launcher`, one per rank. `launch` is called from the engine's loop thread and from functions that
+    it runs.
+    """
 
     def launch(self, work: Callable[[], Any]) -> Pending:
         """Queue `work`; returns at once where the device allows."""
@@ -36,7 +43,7 @@ class StepExecutor(Protocol):
 
     `forward(batch)` queues the model; `sample(batch, masks)` queues the sampler behind it and
     returns the Pending whose `wait()` is the batch's StepResult. Between the two the engine
-    commits the step before and fills grammar masks on the CPU.
+    commits the step before and fills grammar masks on the CPU. Called from the loop thread only.
     """
 
     def forward(self, batch: Batch) -> None:
@@ -49,6 +56,45 @@ class StepExecutor(Protocol):
 
     def close(self) -> None:
         """Release the device. Idempotent."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """Where the ranks of one model meet.
+
+    rank, size: this process is `rank` of `size`. store: path of a file all of them can open.
+    """
+
+    rank: int
+    size: int
+    store: str
+
+
+class Collectives(Protocol):
+    """A process group over tensor-parallel ranks, made by `Platform.join`.
+
+    Every rank calls the same methods in the same order, on the device thread. An error (a rank that is gone, a
+    time limit) is raised by the call and ends the engine.
+    """
+
+    rank: int  # this process, from 0
+    size: int  # ranks in the group
+
+    def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
+        """The sum over ranks, written into `x`, which is returned. Every rank gets the same bits."""
+        ...
+
+    def broadcast(self, x: torch.Tensor) -> torch.Tensor:
+        """Rank 0's values, written into `x` (same shape and dtype on all ranks), which is returned."""
+        ...
+
+    def least(self, value: int) -> int:
+        """The smallest of the ranks' values; while starting only."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group. Idempotent; does not wait for others."""
         ...
 
 

@@ -15,20 +15,23 @@ if TYPE_CHECKING:
 class OpsSpec(Spec):
     """Kernels that take the place of some of the platform's; `factory()` returns an object with those methods.
 
-    provides: names of methods of `Ops`. platforms, dtypes: where they serve; empty means any. Of several that
-    provide one op, that of the highest priority is taken; the platform's own has none.
+    provides: names of methods of `Ops`. platforms, dtypes: where they serve; empty means any.
+    priority: of several that provide one op, the highest is taken; the platform's own has none.
+    graph_safe: may be captured; batch_invariant: a row's result does not depend on its batch.
     """
 
     provides: tuple[str, ...]
     platforms: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ()
+    graph_safe: bool = False
+    batch_invariant: bool = False
     priority: int = 0
 
 
 class LinearOp(Protocol):
     """A linear map whose weight is already in the layout its platform likes best."""
 
-    out_features: int
+    out_features: int  # columns of the result
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x [tokens, in] contiguous, compute dtype -> [tokens, out], a new tensor."""
@@ -38,12 +41,13 @@ class LinearOp(Protocol):
 class Ops(Protocol):
     """The kernels a model is built from; each has a torch reference in `sglcore.layers.reference`.
 
-    All take and return tensors of the compute dtype on the platform's device, contiguous in the
-    last dimension. None keeps a reference to its inputs.
+    One table per rank, in the engine process; called in the device thread, `linear` while weights are loaded, the
+    others in every step. All take and return tensors of the compute dtype on the platform's device, contiguous in the
+    last dimension. Results are the caller's. None keeps a reference to its inputs, and none may wait for the device.
     """
 
-    graph_safe: bool
-    batch_invariant: bool
+    graph_safe: bool  # every op may be captured and replayed
+    batch_invariant: bool  # a row's result does not depend on the other rows
 
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> LinearOp:
         """Prepare weight [out, in] (and bias [out]); takes ownership, may repack and drop it. At load only."""

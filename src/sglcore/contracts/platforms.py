@@ -5,30 +5,53 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from sglcore.contracts.spec import Spec
+from sglcore.contracts.spec import Spec, load_address
 
 if TYPE_CHECKING:
     import torch
 
-    from sglcore.contracts.execution import Launcher
+    from sglcore.contracts.execution import Collectives, Launcher, Rendezvous
     from sglcore.contracts.ops import Ops
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlatformSpec(Spec):
-    """A platform. device: torch device type. priority: `--device auto` takes the highest available."""
+    """A platform; its `probe` says without torch why the hardware is not there.
+
+    device: torch device type. priority: `--device auto` takes the highest available.
+    dtypes: compute types, torch's names; empty means any. kv_dtypes: of keys and values, beside the compute type.
+    compute_dtype: `module:function(stored) -> name`, the compute type for a checkpoint stored as `stored` when the
+        user says auto, both torch's names; imports no torch and agrees with `Platform.default_dtype`. "": the stored
+        type, or the first of `dtypes` where that is none of them.
+    tensor_parallel: has `Platform.join`. graph: steps can be captured and replayed.
+    """
 
     device: str = "cpu"
     priority: int = 0
+    dtypes: tuple[str, ...] = ()
+    kv_dtypes: tuple[str, ...] = ()
+    compute_dtype: str = ""
+    tensor_parallel: bool = False
+    graph: bool = False
     overlap: bool = True  # whether the overlapped loop wins here when nobody says otherwise
-    chunked_prefill_size: int = 2048
-    max_running_requests: int = 256
+    chunked_prefill_size: int = 2048  # prompt tokens a step, when nobody says otherwise
+    max_running_requests: int = 256  # rows, when nobody says otherwise
+
+    def dtype_for(self, stored: str) -> str:
+        """The compute type for a checkpoint stored as `stored` when the user says auto."""
+        if self.compute_dtype:
+            return str(load_address(self.compute_dtype)(stored))
+        return stored if not self.dtypes or stored in self.dtypes else self.dtypes[0]
 
 
 class Platform(Protocol):
-    """One device of one process. Built in the engine process, once."""
+    """One device of one process. Built in the engine process, once, as `factory()`, which must not touch the hardware.
 
-    device: torch.device
+    Its methods are called while the engine is built, in the order in which they stand here, from the thread that builds
+    it unless they say otherwise. What one raises stops the start.
+    """
+
+    device: torch.device  # where parameters, pool and activations live
 
     def unavailable(self) -> str | None:
         """None if the hardware is there; else why not, with the remedy. Must not initialise it."""
@@ -46,6 +69,16 @@ class Platform(Protocol):
         """How step functions get onto the device, in order."""
         ...
 
+    def join(self, rendezvous: Rendezvous) -> Collectives:
+        """Meet the other ranks; called once, on the device thread, before the model is built, in every rank's process.
+
+        A platform without it serves one rank only.
+        """
+        ...
+
     def free_memory(self) -> int:
-        """Bytes that could be allocated now for the KV pool, leaving room for activations."""
+        """Bytes that could be allocated now for the KV pool, leaving room for activations.
+
+        Where ranks share one memory, this rank's part of it.
+        """
         ...

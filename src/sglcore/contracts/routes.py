@@ -13,15 +13,22 @@ from sglcore.contracts.spec import Spec
 
 @dataclass(frozen=True, kw_only=True)
 class RouteSpec(Spec):
-    """A dialect; `factory(context: RouteContext) -> list[RouteEntry]`, called once per API process."""
+    """A dialect. `factory(context: RouteContext) -> list[RouteEntry]`, called once per API process before it listens.
+
+    It runs while the engine process is still loading, so it asks the engine nothing; its endpoints may.
+    """
 
 
 @dataclass(frozen=True)
 class RouteEntry:
-    """One route. `endpoint` is a Starlette endpoint: `async (Request) -> Response`.
+    """One route, called in the API process's event loop.
 
-    tier "public" needs no key, "user" the API key, "admin" the admin key (or the API key where no
-    admin key is set). There is no default: a route without a tier cannot be built.
+    path: as Starlette writes it, `/api/{name}`. Two routes with the same path and method are a start-up error.
+    endpoint: `async (Request) -> Response`. A RequestError it raises becomes the client's error; anything else is
+        logged and becomes a 500 without details. It must not block the loop.
+    methods: HTTP methods, in capitals.
+    tier: "public" needs no key, "user" the API key, "admin" the admin key (or the API key where no
+        admin key is set). There is no default: a route without a tier cannot be built.
     """
 
     path: str
@@ -34,19 +41,19 @@ class RouteEntry:
 class ModelInfo:
     """What the API side knows of the served model."""
 
-    name: str
-    path: str
-    architectures: tuple[str, ...]
-    context_length: int
-    vocab_size: int
+    name: str  # as clients name it
+    path: str  # as it was given to the command
+    architectures: tuple[str, ...]  # from config.json
+    context_length: int  # most tokens, prompt and answer together
+    vocab_size: int  # ids are below it
     created: int  # unix seconds
     sampling_defaults: dict[str, Any]  # from generation_config.json, native names
 
 
 class RouteContext(Protocol):
-    """Everything a dialect may use."""
+    """Everything a dialect may use. One per API process; does not change."""
 
-    config: ServerConfig
-    engine: EngineClient
+    config: ServerConfig  # with keys in it: never shown
+    engine: EngineClient  # the way to generate
     text: TextService | None  # None under --skip-tokenizer-init
-    model: ModelInfo
+    model: ModelInfo  # the one that is served

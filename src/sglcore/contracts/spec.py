@@ -1,10 +1,13 @@
-"""Spec: what an entry point points at. A few declared facts and the address of the code."""
+"""Spec: what an entry point points at, a few declared facts and the address of the code; and how contracts grow."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +31,42 @@ class Spec:
 
     def load(self) -> Any:
         """Import the factory's module and return the attribute; ImportError and AttributeError pass through."""
-        return _load(self.factory)
+        return load_address(self.factory)
 
     def problem(self) -> str | None:
         """What the probe says; None where there is no probe or nothing in the way."""
-        return _load(self.probe)() if self.probe else None
+        return load_address(self.probe)() if self.probe else None
 
 
-def _load(address: str) -> Any:
+def load_address(address: str) -> Any:
+    """What `package.module:attribute` names; ImportError and AttributeError pass through."""
     module, _, attribute = address.partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def optional(method: F) -> F:
+    """Marks a Protocol's method that an implementation may leave out; the body it decorates is then what happens.
+
+    A method that is added within an API version is always one of these.
+    """
+    method.__optional__ = True  # type: ignore[attr-defined]
+    return method
+
+
+def is_optional(method: object) -> bool:
+    """Whether `optional` marks it."""
+    return getattr(method, "__optional__", False) is True
+
+
+def method_of(implementation: Any, protocol: type, name: str) -> Callable[..., Any]:
+    """The implementation's method `name`, or the Protocol's own body where it has none.
+
+    How the core calls optional methods: looked up once, when the implementation is built, and not on the way.
+    """
+    own = getattr(implementation, name, None)
+    if own is None and is_optional(vars(protocol).get(name)):
+        own = vars(protocol)[name].__get__(implementation)
+    if own is None:
+        raise AttributeError(f"{type(implementation).__name__} has no `{name}`, which {protocol.__name__} promises")
+    found: Callable[..., Any] = own
+    return found

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sglcore.contracts.spec import Spec
+from sglcore.contracts.spec import Spec, optional
+from sglcore.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightSourceSpec(Spec):
-    """A source of models.
+    """A source of models. `factory() -> WeightSource`, in the parent process.
 
     prefixes: name prefixes that select it (`modelscope://`), stripped before `resolve`.
     names: exact model names it provides (`demo`).
-    Neither: it is asked in `order`, lowest first, through `claims`.
+    order: without either, it is asked in this order, lowest first, through `claims`.
     """
 
     prefixes: tuple[str, ...] = ()
@@ -28,7 +29,7 @@ class WeightSourceSpec(Spec):
 
 
 class WeightSource(Protocol):
-    """Turns a model name into files on this machine. Called in the CLI's parent process, once."""
+    """Turns a model name into files on this machine. Called in the parent process, once, before anything is started."""
 
     def claims(self, name: str) -> bool:
         """Whether `name` looks like one of this source's; cheap, no network."""
@@ -38,6 +39,17 @@ class WeightSource(Protocol):
         """Path of a directory or a single file. Raises ConfigError with the remedy."""
         ...
 
+    @optional
+    def resolve_config(self, name: str, *, revision: str | None, download_dir: str | None) -> Path:
+        """As `resolve`, for who wants to know what the model is: its weights are not downloaded for that.
+
+        Raises ConfigError with the remedy; so does a source that leaves it out.
+        """
+        raise ConfigError(
+            f"The source of {name!r} cannot tell what the model is without downloading it.",
+            remedy="Give its architecture, such as LlamaForCausalLM, or a path after downloading.",
+        )
+
 
 @dataclass(frozen=True)
 class TextAssets:
@@ -45,9 +57,10 @@ class TextAssets:
 
     tokenizer_json: content of a `tokenizers` tokenizer.json, or None where only `directory` helps
         (a slow tokenizer, converted through Transformers).
+    directory: where the tokenizer's files are, if they are files.
+    chat_template: Jinja source; None where there is none.
     special_tokens: role -> token text, e.g. {"bos_token": "<s>", "eos_token": "</s>"}; the chat
         template sees them as variables.
-    adds_bos: whether encoding plain text puts BOS first (already so inside tokenizer_json).
     """
 
     tokenizer_json: bytes | None
@@ -80,13 +93,16 @@ class Checkpoint(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightFormatSpec(Spec):
-    """A way to read files. suffixes: file name endings that mark it, e.g. (".gguf",)."""
+    """A way to read files. `factory() -> WeightFormat`, in each process that reads the model.
+
+    suffixes: file name endings that mark it, e.g. (".gguf",).
+    """
 
     suffixes: tuple[str, ...] = ()
 
 
 class WeightFormat(Protocol):
-    """Opens files as a Checkpoint."""
+    """Opens files as a Checkpoint. No state: an API process opens a model's text, an engine process its weights."""
 
     def detects(self, path: Path) -> bool:
         """Whether `path` (file or directory) is this format; looks at names and magic bytes only."""

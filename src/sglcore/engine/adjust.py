@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from sglcore.config import EngineConfig, build_config
 from sglcore.errors import ConfigError, PluginError
+from sglcore.isolation import hook_error
 from sglcore.plugins import Plugins
 
 C = TypeVar("C", bound=EngineConfig)
@@ -23,7 +25,10 @@ def adjusted(config: C, given: set[str], plugins: Plugins) -> C:
         try:
             changes: Any = implementation.function(**arguments)
         except Exception as error:
-            raise PluginError(f"adjust_config of {distribution} failed: {type(error).__name__}: {error}") from error
+            raise hook_error(distribution, plugins.version(distribution), "adjust_config", error) from error
+        if changes is not None and not isinstance(changes, Mapping):
+            wrong = TypeError(f"it returns a {type(changes).__name__}, not a mapping of fields or None")
+            raise hook_error(distribution, plugins.version(distribution), "adjust_config", wrong)
         if changes:
             config = _apply(config, dict(changes), given, distribution)
     return config
@@ -35,7 +40,7 @@ def _apply(config: C, changes: dict[str, Any], given: set[str], distribution: st
         if name in given and value != current.get(name):
             raise PluginError(
                 f"{distribution} needs --{name.replace('_', '-')} {value!r}, but {current[name]!r} was given.",
-                remedy=f"Leave the flag out, or leave {distribution} out with --plugins.",
+                remedy=f"Leave the flag out, or start with --no-plugin {distribution}.",
             )
     try:
         return build_config(type(config), current | changes)

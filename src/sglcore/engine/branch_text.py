@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
-from sglcore.contracts.services import TextService
-from sglcore.engine.detokenize import Detokenizer, StopStrings, WindowDetokenizer
-from sglcore.request import FinishReason, RequestOutput, SamplingParams, TokenLogprobs
-
-
-@runtime_checkable
-class Detokenizing(Protocol):
-    """A text service with its own incremental detokenizer (the built-in one has)."""
-
-    def detokenizer(self, *, skip_special_tokens: bool = True) -> Detokenizer: ...
+from sglcore.contracts.services import Detokenizer, TextService
+from sglcore.engine.detokenize import StopStrings
+from sglcore.engine.stop_regex import StopRegex
+from sglcore.request import FinishReason, HiddenStates, RequestOutput, SamplingParams, TokenLogprobs
 
 
 @dataclass(slots=True)
@@ -31,10 +24,12 @@ class Piece:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     input_logprobs: list[TokenLogprobs] | None = None
+    hidden_states: list[HiddenStates] = field(default_factory=list)
     finish: FinishReason | None = None
     completion_tokens: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    cache_miss: int = 0  # index in request.CACHE_MISSES
 
 
 class BranchText:
@@ -48,6 +43,7 @@ class BranchText:
     ) -> None:
         self._detokenizer = _detokenizer(text, asked.skip_special_tokens)
         self._stops = StopStrings(asked.stop, trim=not asked.no_stop_trim)
+        self._regex = StopRegex(asked.stop_regex) if asked.stop_regex else None
         self._asked = asked
         self._interval = interval
         self._piece = Piece(prompt, branch)
@@ -61,8 +57,11 @@ class BranchText:
         piece = self._piece
         piece.prompt_tokens = output.prompt_tokens or piece.prompt_tokens
         piece.cached_tokens = max(piece.cached_tokens, output.cached_tokens)
+        piece.cache_miss = output.cache_miss or piece.cache_miss
         if output.input_logprobs:
             piece.input_logprobs = [*(piece.input_logprobs or []), *output.input_logprobs]
+        if output.hidden_states is not None:
+            piece.hidden_states.append(output.hidden_states)
         # Zero tokens were asked for: the engine was asked for one, because a prompt's logprobs come with a step.
         if self._asked.max_new_tokens > 0:
             piece.token_ids += output.token_ids
@@ -80,17 +79,28 @@ class BranchText:
         matched = output.finish.matched if output.finish else None
         if ids and ids[-1] == matched and not self._asked.no_stop_trim:
             ids = ids[:-1]  # the token that ended the branch has no place in its text
-        text = self._stops.push(self._detokenizer.push(ids))
-        if output.finish is not None and self._stops.matched is None:
-            text += self._stops.push(self._detokenizer.finish())
-            if self._stops.matched is None:
-                text += self._stops.finish()
+        text = self._cut(self._detokenizer.push(ids))
+        if output.finish is not None and not self._matched:
+            text += self._cut(self._detokenizer.finish())
+        if (output.finish is not None or self._matched) and self._stops.matched is None:
+            text += self._stops.finish()
         return text
+
+    def _cut(self, text: str) -> str:
+        """What the branch keeps of its next text. A stop string wins over an expression that ends at the same place."""
+        return self._stops.push(text if self._regex is None else self._regex.push(text))
+
+    @property
+    def _matched(self) -> str | None:
+        """The stop string or expression that ended the text."""
+        if self._stops.matched is not None or self._regex is None:
+            return self._stops.matched
+        return self._regex.matched
 
     def _end(self, output: RequestOutput) -> None:
         finish = output.finish
-        if self._stops.matched is not None:
-            finish = FinishReason("stop", self._stops.matched)
+        if self._matched is not None:
+            finish = FinishReason("stop", self._matched)
         elif finish is not None and self._asked.max_new_tokens == 0 and finish.type == "stop":
             finish = FinishReason("length")
         self._piece.finish = finish
@@ -104,6 +114,7 @@ class BranchText:
             completion_tokens=piece.completion_tokens,
             prompt_tokens=piece.prompt_tokens,
             cached_tokens=piece.cached_tokens,
+            cache_miss=piece.cache_miss,
         )
         return piece
 
@@ -121,6 +132,4 @@ class _NoText:
 def _detokenizer(text: TextService | None, skip_special_tokens: bool) -> Detokenizer:
     if text is None:
         return _NoText()
-    if isinstance(text, Detokenizing):
-        return text.detokenizer(skip_special_tokens=skip_special_tokens)
-    return WindowDetokenizer(lambda ids: text.decode(ids, skip_special_tokens=skip_special_tokens))
+    return text.detokenizer(skip_special_tokens=skip_special_tokens)

@@ -6,36 +6,36 @@ import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sglcore.config import EngineConfig
 from sglcore.contracts.attention import AttentionBackend
-from sglcore.contracts.execution import Launcher, StepExecutor
+from sglcore.contracts.execution import Collectives, Launcher, Rendezvous, StepExecutor
+from sglcore.contracts.logits_processors import ProcessorContext
 from sglcore.contracts.models import BuildContext, KVGroup, Model
 from sglcore.contracts.platforms import Platform, PlatformSpec
 from sglcore.contracts.weights import Checkpoint
-from sglcore.engine.choose import (
-    Decisions,
-    check_attention,
-    choose_attention,
-    choose_model,
-    choose_ops,
-    choose_platform,
-)
+from sglcore.engine.cache import CacheKeeper, cache_options, check_cache
 from sglcore.engine.engine import Engine
+from sglcore.engine.feed import FedExecutor
 from sglcore.engine.model_files import context_length, eos_token_ids, model_config, open_checkpoint
 from sglcore.engine.phases import Phases
+from sglcore.engine.processors import Processors
+from sglcore.engine.ranks import Ranks
 from sglcore.errors import ConfigError
 from sglcore.memory.ledger import GroupPages, KVLedger
 from sglcore.memory.rows import RowTable
+from sglcore.negotiation.choose import build_ops, build_platform, build_quant, check_attention, negotiate
+from sglcore.negotiation.decision import Decision, public
 from sglcore.plugins import Plugins
 from sglcore.request import GenerateRequest, SamplingParams, pack_ids
-from sglcore.scheduler import Limits, Scheduler
+from sglcore.scheduler import Limits, PriorityRules, Scheduler, SessionLimits
 
 if TYPE_CHECKING:
     import torch
 
-DTYPES = {"half": "float16", "float": "float32"}
+    from sglcore.runner.runner import ModelRunner
+
 # Share of the memory free after loading that the KV pool takes when no flag says otherwise.
 POOL_SHARE = 0.5
 
@@ -49,11 +49,24 @@ class Loaded:
     attention: AttentionBackend
     platform: Platform
     launcher: Launcher
-    platform_spec: PlatformSpec
-    dtype: torch.dtype
     hf: dict[str, Any]
     eos_ids: tuple[int, ...]
-    decisions: Decisions
+    decision: Decision
+    group: Collectives | None = None
+
+    @property
+    def kv_dtype(self) -> torch.dtype:
+        """Of the pool's keys and values."""
+        return _dtype(self.decision.kv_dtype)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint whose headers were read, and the plugins that will serve it; nothing is built yet."""
+
+    checkpoint: Checkpoint
+    hf: dict[str, Any]
+    decision: Decision
 
 
 @dataclass
@@ -80,27 +93,83 @@ class Geometry:
 
 def build_engine(config: EngineConfig, path: Path, plugins: Plugins, phases: Phases) -> Built:
     """Everything from files to an engine. Raises ConfigError or PluginError before any request is taken."""
-    return assemble(load_model(config, path, plugins, phases), config, plugins, phases)
+    opened = open_model(config, path, plugins, phases)  # first: a refusal needs neither torch nor ranks
+    ranks = Ranks(config, path, plugins.plan()) if config.tp_size > 1 else None
+    try:
+        loaded = load_model(opened, config, path, plugins, phases, ranks)
+        return assemble(loaded, config, plugins, phases, ranks)
+    except BaseException:
+        if ranks is not None:
+            ranks.stop()
+        raise
 
 
-def load_model(config: EngineConfig, path: Path, plugins: Plugins, phases: Phases) -> Loaded:
-    """Choose platform, model and attention, then read the weights."""
-    decisions = Decisions()
-    _check_names(config, plugins)
-    with phases.phase("import torch"):
-        importlib.import_module("torch")
+def build_follower(
+    config: EngineConfig,
+    path: Path,
+    plugins: Plugins,
+    phases: Phases,
+    rendezvous: Rendezvous,
+    on_joining: Callable[[], None],
+) -> ModelRunner:
+    """The runner of a rank above 0: the same model, its shard, and tables of the same size."""
+    opened = open_model(config, path, plugins, phases)
+    loaded = load_model(opened, config, path, plugins, phases, Invited(rendezvous, on_joining))
+    return _runner(loaded, _geometry(loaded, config))
+
+
+class Meeting(Protocol):
+    """How this process comes to a rendezvous: rank 0 has started the others, they were started."""
+
+    @property
+    def rendezvous(self) -> Rendezvous: ...
+
+    def meet(self) -> None:
+        """Called right before joining."""
+        ...
+
+
+@dataclass(frozen=True)
+class Invited:
+    """The side of a rank that was started."""
+
+    rendezvous: Rendezvous
+    meet: Callable[[], None]
+
+
+def open_model(config: EngineConfig, path: Path, plugins: Plugins, phases: Phases) -> Opened:
+    """Read headers and choose all plugins; no torch. Raises ConfigError or PluginError."""
+    plugins.registry("policies").entry(config.schedule_policy)  # needed late, looked up early
+    check_cache(config, plugins)
     with phases.phase("open model"):
         checkpoint = open_checkpoint(path, config.load_format, plugins)
         hf = model_config(checkpoint, config)
-        spec, platform = choose_platform(config, plugins, decisions)
-        dtype = _dtype(config, hf, platform)
+        return Opened(checkpoint, hf, negotiate(config, hf, plugins))
+
+
+def load_model(
+    opened: Opened,
+    config: EngineConfig,
+    path: Path,
+    plugins: Plugins,
+    phases: Phases,
+    meeting: Meeting | None = None,
+) -> Loaded:
+    """Build what was chosen, meet the other ranks if there are any, then read the weights."""
+    checkpoint, hf, decision = opened.checkpoint, opened.hf, opened.decision
+    with phases.phase("import torch"):
+        importlib.import_module("torch")
+    platform = build_platform(decision, plugins)
     # Everything that touches the device happens on its one thread, loading too: a thread pool made for the
     # loading thread would otherwise stand beside that of the steps and slow them down.
     launcher = platform.launcher()
+    group: Collectives | None = None
     try:
+        if meeting is not None:
+            group = _join(platform, decision.platform, launcher, meeting)
         with phases.phase("build model"):
             model, groups, attention = launcher.launch(
-                lambda: _build_model(config, path, hf, plugins, decisions, platform, dtype)
+                lambda: _build_model(opened, config, path, plugins, platform, group)
             ).wait()
         with phases.phase("load weights") as report:
             launcher.launch(lambda: _load_weights(model, checkpoint, config, report)).wait()
@@ -108,27 +177,38 @@ def load_model(config: EngineConfig, path: Path, plugins: Plugins, phases: Phase
         launcher.close()
         raise
     eos_ids = eos_token_ids(checkpoint, hf)
-    return Loaded(model, groups, attention, platform, launcher, spec, dtype, hf, eos_ids, decisions)
+    return Loaded(model, groups, attention, platform, launcher, hf, eos_ids, decision, group)
 
 
-def _check_names(config: EngineConfig, plugins: Plugins) -> None:
-    """Names that are needed late are looked up early, so that a typing error costs no loading."""
-    plugins.registry("policies").entry(config.schedule_policy)
-    if config.attention_backend:
-        plugins.registry("attention").entry(config.attention_backend)
-    if config.device != "auto":
-        plugins.registry("platforms").entry(config.device)
+def _join(platform: Platform, spec: PlatformSpec, launcher: Launcher, meeting: Meeting) -> Collectives:
+    """Meet the other ranks on the device thread. Raises ConfigError where the platform knows no ranks."""
+    if not hasattr(platform, "join"):
+        raise ConfigError(
+            f"Platform {spec.name} serves one rank, --tp-size {meeting.rendezvous.size} was asked for.",
+            remedy="Start with --tp-size 1.",
+        )
+    meeting.meet()
+    return launcher.launch(lambda: platform.join(meeting.rendezvous)).wait()
 
 
-def assemble(loaded: Loaded, config: EngineConfig, plugins: Plugins, phases: Phases) -> Built:
-    """Pool, runner, scheduler and loop around a loaded model."""
+def assemble(
+    loaded: Loaded, config: EngineConfig, plugins: Plugins, phases: Phases, ranks: Ranks | None = None
+) -> Built:
+    """Pool, runner, scheduler and loop around a loaded model; with ranks, once all of them are ready."""
     with phases.phase("allocate KV pool"):
         geometry = _geometry(loaded, config)
-        runner = _runner(loaded, geometry)
+        runner: StepExecutor = _runner(loaded, geometry)
         scheduler = _scheduler(loaded, config, geometry, plugins)
     plain = config.disable_overlap_schedule
-    overlap = loaded.platform_spec.overlap if plain is None else not plain
-    return Built(Engine(scheduler, runner, overlap=overlap), _info(loaded, geometry, overlap, phases))
+    overlap = loaded.decision.platform.overlap if plain is None else not plain
+    info = _info(loaded, geometry, overlap, phases)
+    if ranks is not None:
+        with phases.phase("ranks ready"):
+            info["ranks"] = ranks.wait_ready()
+        runner = FedExecutor(runner, ranks)
+    keeper = CacheKeeper(scheduler.ledger, config)
+    processors = _processors(loaded, config, plugins, scheduler)
+    return Built(Engine(scheduler, runner, overlap=overlap, keeper=keeper, processors=processors), info)
 
 
 def warm_up(engine: Engine) -> None:
@@ -145,40 +225,40 @@ def warm_up(engine: Engine) -> None:
     engine.flush_cache()
 
 
-def _dtype(config: EngineConfig, hf: dict[str, Any], platform: Platform) -> torch.dtype:
+def _dtype(name: str) -> torch.dtype:
     import torch
 
-    if config.dtype != "auto":
-        return getattr(torch, DTYPES.get(config.dtype, config.dtype))
-    stored = str(hf.get("dtype") or hf.get("torch_dtype") or "float32").removeprefix("torch.")
-    return platform.default_dtype(getattr(torch, stored, torch.float32))
+    found: torch.dtype = getattr(torch, name)
+    return found
 
 
 def _build_model(
+    opened: Opened,
     config: EngineConfig,
     path: Path,
-    hf: dict[str, Any],
     plugins: Plugins,
-    decisions: Decisions,
     platform: Platform,
-    dtype: torch.dtype,
+    group: Collectives | None,
 ) -> tuple[Model, tuple[KVGroup, ...], AttentionBackend]:
-    spec = choose_model(hf, config, plugins, decisions)
-    device, dtype_name = platform.device.type, str(dtype).removeprefix("torch.")
-    chosen = choose_attention(config, plugins, decisions, device=device, dtype=dtype_name, needs=spec.needs)
-    attention = plugins.registry("attention").factory(chosen.name)()
+    decision, hf = opened.decision, opened.hf
+    attention = plugins.registry("attention").factory(decision.attention.name)()
+    ops = build_ops(decision, platform, plugins)
     context = BuildContext(
         config=hf,
-        ops=choose_ops(platform, plugins, decisions, device=device, dtype=dtype_name),
+        ops=ops,
         attention=attention,
-        dtype=dtype,
+        dtype=_dtype(decision.dtype),
         device=platform.device,
+        quant=build_quant(decision, hf, plugins, ops, platform.device),
         directory=str(path) if path.is_dir() else None,
         trust_remote_code=config.trust_remote_code,
+        tp_rank=group.rank if group else 0,
+        tp_size=group.size if group else 1,
+        all_reduce=group.all_reduce if group else None,
     )
-    model = plugins.registry("models").factory(spec.name)(context)
+    model = plugins.registry("models").factory(decision.model.name)(context)
     groups = model.kv_groups()
-    check_attention(chosen, groups)
+    check_attention(decision.attention, groups)
     return model, groups, attention
 
 
@@ -199,10 +279,12 @@ def _reported(checkpoint: Checkpoint, report: Callable[[float], None]) -> Iterat
 
 
 def _geometry(loaded: Loaded, config: EngineConfig) -> Geometry:
-    rows = config.max_running_requests or loaded.platform_spec.max_running_requests
+    rows = config.max_running_requests or loaded.decision.platform.max_running_requests
     context = context_length(loaded.hf, config)
-    per_token = sum(g.bytes_per_token(loaded.dtype.itemsize) for g in loaded.groups)
+    per_token = sum(g.bytes_per_token(loaded.kv_dtype.itemsize) for g in loaded.groups)
     free = loaded.platform.free_memory()
+    if loaded.group is not None:  # the tables of all ranks must be of one size
+        free = loaded.launcher.launch(lambda: loaded.group.least(free)).wait()  # type: ignore[union-attr]
     room = int(free * (config.mem_fraction_static or POOL_SHARE)) // per_token
     tokens = config.max_total_tokens or min(room, rows * context)
     if tokens * per_token > free:
@@ -219,12 +301,12 @@ def _geometry(loaded: Loaded, config: EngineConfig) -> Geometry:
     return Geometry(rows=rows, context=context, page_size=config.page_size, pages=pages)
 
 
-def _runner(loaded: Loaded, geometry: Geometry) -> StepExecutor:
+def _runner(loaded: Loaded, geometry: Geometry) -> ModelRunner:
     from sglcore.memory.pool import KVPool
     from sglcore.runner.runner import ModelRunner
 
     groups, device = loaded.groups, loaded.platform.device
-    pool = KVPool(groups, [geometry.pages] * len(groups), geometry.page_size, loaded.dtype, device)
+    pool = KVPool(groups, [geometry.pages] * len(groups), geometry.page_size, loaded.kv_dtype, device)
     return ModelRunner(
         loaded.model,
         loaded.attention,
@@ -236,21 +318,47 @@ def _runner(loaded: Loaded, geometry: Geometry) -> StepExecutor:
         pages_per_row=geometry.pages_per_row,
         page_size=geometry.page_size,
         device=device,
+        group=loaded.group,
+        eos_ids=loaded.eos_ids,
     )
+
+
+def _processors(loaded: Loaded, config: EngineConfig, plugins: Plugins, scheduler: Scheduler) -> Processors:
+    device, rows = loaded.platform.device, scheduler.rows
+    context = ProcessorContext(loaded.model.vocab_size, loaded.eos_ids, device, dict(config.extras))
+    registry = plugins.registry("logits_processors")
+    return Processors(registry, context, plugins.hooks.faults, lambda row: rows.tokens[row, : rows.length[row]])
 
 
 def _scheduler(loaded: Loaded, config: EngineConfig, geometry: Geometry, plugins: Plugins) -> Scheduler:
     table = RowTable(geometry.rows, geometry.context, geometry.pages_per_row, len(loaded.groups))
     shares = [GroupPages(geometry.pages, g.window if g.kind == "window" else 0) for g in loaded.groups]
-    ledger = KVLedger(shares, geometry.page_size, table, cache=not config.disable_radix_cache)
-    chunk = config.chunked_prefill_size or loaded.platform_spec.chunked_prefill_size
+    options = cache_options(config, plugins)
+    ledger = KVLedger(shares, geometry.page_size, table, cache=options, strict=config.strict_checks)
+    chunk = config.chunked_prefill_size or loaded.decision.platform.chunked_prefill_size
     limits = Limits(
         chunk=chunk if chunk > 0 else 2**31 - 1,
         vocab_size=loaded.model.vocab_size,
         queued=config.max_queued_requests,
+        queued_tokens=config.max_queued_tokens,
+        overtakes=config.schedule_max_overtakes,
+        timeout=config.request_timeout,
+        priority=_priority(config),
+        sessions=SessionLimits(config.max_sessions, config.max_session_tokens, config.session_timeout or None),
     )
     policy = plugins.registry("policies").factory(config.schedule_policy)()
     return Scheduler(ledger, table, policy, limits, loaded.eos_ids, config.random_seed)
+
+
+def _priority(config: EngineConfig) -> PriorityRules:
+    return PriorityRules(
+        enabled=config.enable_priority_scheduling,
+        low_first=config.schedule_low_priority_values_first,
+        threshold=config.priority_scheduling_preemption_threshold,
+        default=config.default_priority_value,
+        ageing=config.priority_ageing,
+        refuse=config.abort_on_priority_when_disabled,
+    )
 
 
 def _info(loaded: Loaded, geometry: Geometry, overlap: bool, phases: Phases) -> dict[str, Any]:
@@ -260,10 +368,12 @@ def _info(loaded: Loaded, geometry: Geometry, overlap: bool, phases: Phases) -> 
         "max_total_num_tokens": geometry.pages * geometry.page_size,
         "page_size": geometry.page_size,
         "kv_groups": [{"kind": g.kind, "layers": len(g.layers), "window": g.window} for g in loaded.groups],
-        "dtype": str(loaded.dtype).removeprefix("torch."),
-        "platform": loaded.platform_spec.name,
+        "dtype": loaded.decision.dtype,
+        "kv_cache_dtype": loaded.decision.kv_dtype,
+        "platform": loaded.decision.platform.name,
         "vocab_size": loaded.model.vocab_size,
         "overlap": overlap,
-        "decisions": loaded.decisions.table,
+        "tp_size": loaded.group.size if loaded.group else 1,
+        "decisions": public(loaded.decision),
         "start_phases": phases.times,
     }

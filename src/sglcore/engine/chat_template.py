@@ -26,7 +26,8 @@ CONTINUE_MARK = "\u2063\u2063continue here\u2063\u2063"
 class ChatTemplate:
     """One compiled template; `render` may be called from any thread.
 
-    `variables` are the extra names the template reads, which a request may set; `wants_parts` says that it walks
+    `variables` are the extra names the template reads, which a request may set; `reads_tools` says that it shows the
+    tools it is given; `wants_parts` says that it walks
     through a message's content parts itself. Raises ConfigError if the source is too long or not Jinja.
     """
 
@@ -43,7 +44,9 @@ class ChatTemplate:
         self._sandbox = ChatSandbox(max_length=MAX_RENDERED)
         try:
             tree = self._sandbox.parse(source)
-            self.variables = meta.find_undeclared_variables(tree) - RESERVED - set(self._special)
+            read = meta.find_undeclared_variables(tree)
+            self.variables = read - RESERVED - set(self._special)
+            self.reads_tools = "tools" in read
             self.wants_parts = _walks_content(tree)
             self._template = self._sandbox.guarded(tree)
         except (TemplateError, RecursionError) as error:

@@ -9,22 +9,9 @@ import codecs
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import Protocol
 
 REPLACEMENT = "\ufffd"
 HELD_TOKENS = 8  # a UTF-8 character spans at most four byte tokens; more undecodable ones will never become text
-
-
-class Detokenizer(Protocol):
-    """Text of one branch, in order. What it holds back comes with a later `push` or with `finish`."""
-
-    def push(self, ids: Iterable[int]) -> str:
-        """Take the next token ids; return the text that is now certain."""
-        ...
-
-    def finish(self) -> str:
-        """No more tokens follow; return what was held back."""
-        ...
 
 
 class ByteDetokenizer:

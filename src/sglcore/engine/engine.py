@@ -13,38 +13,54 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast, get_args
 
 from sglcore.batch import Batch
 from sglcore.contracts.execution import PendingStep, StepExecutor
+from sglcore.engine.cache import CacheKeeper
+from sglcore.engine.processors import Processors
+from sglcore.errors import RequestError
+from sglcore.isolation import Hooks
 from sglcore.request import GenerateRequest, RequestOutput
-from sglcore.scheduler import Scheduler
+from sglcore.runner.edits import Edit
+from sglcore.scheduler import PauseMode, Scheduler
+
+Flight = tuple[Batch, PendingStep, "list[Edit] | None"]
 
 
 class Engine:
     """One scheduler and one executor, taking turns. Not thread-safe: one loop drives it."""
 
-    def __init__(self, scheduler: Scheduler, executor: StepExecutor, *, overlap: bool) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        executor: StepExecutor,
+        *,
+        overlap: bool,
+        keeper: CacheKeeper | None = None,
+        processors: Processors | None = None,
+    ) -> None:
         self.scheduler = scheduler
+        self.keeper = keeper or CacheKeeper(scheduler.ledger)
         self.executor = executor
+        self.processors = processors or Processors()
         self.step: Callable[[], list[RequestOutput]] = self.step_overlapped if overlap else self.step_plain
         self.overlap = overlap
         self.steps = 0
-        self._flight: tuple[Batch, PendingStep] | None = None
+        self._flight: Flight | None = None
         self._rate = Throughput()
 
     # -- the two loops --
 
     def step_plain(self) -> list[RequestOutput]:
         """One whole step; returns what it adds to each request."""
-        batch = self.scheduler.plan()
+        batch = self._plan()
         self.executor.forward(batch)
-        pending = self.executor.sample(batch)
-        return self._commit(batch, pending)
+        return self._commit(*self._sample(batch))
 
     def step_overlapped(self) -> list[RequestOutput]:
         """Queue the next step, then commit the one before while it runs."""
-        batch = self.scheduler.plan()
+        batch = self._plan()
         if batch.idle and self._flight is None:
             return self.scheduler.take_outbox()
         landing, self._flight = self._flight, None
@@ -52,13 +68,25 @@ class Engine:
             self.executor.forward(batch)
         outputs = self._commit(*landing) if landing is not None else []
         if not batch.idle:
-            self._flight = (batch, self.executor.sample(batch))
+            self._flight = self._sample(batch)
         return outputs
 
-    def _commit(self, batch: Batch, pending: PendingStep) -> list[RequestOutput]:
-        outputs = self.scheduler.commit(batch, pending.wait())
+    def _plan(self) -> Batch:
+        batch = self.scheduler.plan()
+        self.processors.seats(batch)
+        return batch
+
+    def _sample(self, batch: Batch) -> Flight:
+        edits = self.processors.edits(batch)
+        return batch, self.executor.sample(batch, edits), edits
+
+    def _commit(self, batch: Batch, pending: PendingStep, edits: list[Edit] | None) -> list[RequestOutput]:
+        result = pending.wait()
+        self.processors.landed(batch, result, edits)
+        outputs = self.scheduler.commit(batch, result)
         self.steps += 1
         self._rate.add(sum(len(out.token_ids) for out in outputs))
+        self.keeper.publish()
         return outputs
 
     # -- the door --
@@ -72,6 +100,26 @@ class Engine:
         """Raises RequestError if the request is refused."""
         self.scheduler.add(request)
 
+    @property
+    def sleep(self) -> float | None:
+        """Seconds for which there will be no work if nothing arrives: until a deadline passes; None for ever."""
+        due = self.scheduler.deadlines.next
+        return None if due is None else max(due - self.scheduler.clock(), 0.0)
+
+    def pause(self, mode: str) -> None:
+        """See `Scheduler.pause`. Raises RequestError for a mode there is not."""
+        if mode not in get_args(PauseMode):
+            raise RequestError(f"`mode` is {mode!r}; it must be abort, retract or in_place.", param="mode")
+        self.scheduler.pause(cast("PauseMode", mode))
+
+    def open_session(self, session_id: str, capacity: int = 0) -> str:
+        """Open a session; returns its id. Raises RequestError."""
+        return self.scheduler.sessions.start(session_id, capacity, self.scheduler.clock())
+
+    def close_session(self, session_id: str) -> None:
+        """Forget a session. Raises RequestError if there is none."""
+        self.scheduler.sessions.end(session_id, self.scheduler.clock())
+
     def abort(self, rid: str) -> int:
         """End the request with this id, or all with this prefix; its last output comes from the next step."""
         return self.scheduler.abort(rid)
@@ -79,6 +127,7 @@ class Engine:
     def flush_cache(self) -> None:
         """Empty the prefix cache. Raises RequestError while requests run."""
         self.scheduler.flush()
+        self.keeper.publish()
 
     def stats(self) -> dict[str, Any]:
         """A snapshot of counters, for metrics and `/server_info`."""
@@ -98,13 +147,19 @@ class Engine:
             "cache_hit_rate": s.counts["cached_tokens"] / prompt if prompt else 0.0,
             "gen_throughput": self._rate.per_second(),
             "new_token_ratio": s.ratio.value,
+            "num_queue_tokens": s.queue.tokens,
+            "num_sessions": len(s.sessions),
+            "session_tokens": s.sessions.tokens,
+            "paused": s.paused,
             "steps": self.steps,
+            "prefix_cache": ledger.stats() | {"events_dropped": self.keeper.dropped},
             **s.counts,
         }
 
     def close(self) -> None:
         """Wait for the device and release it. Idempotent."""
         self._flight = None
+        self.keeper.close()
         self.executor.close()
 
 
@@ -138,7 +193,7 @@ class Observers:
 
     INTERVAL = 0.1
 
-    def __init__(self, hooks: Any, stats: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(self, hooks: Hooks, stats: Callable[[], Mapping[str, Any]]) -> None:
         self._on_step = hooks.on_step if hooks.on_step.get_hookimpls() else None
         self._on_finished = hooks.on_request_finished if hooks.on_request_finished.get_hookimpls() else None
         self._stats = stats

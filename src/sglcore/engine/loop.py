@@ -9,14 +9,16 @@ from typing import Any, Protocol
 from sglcore.engine.engine import Engine, Observers
 from sglcore.engine.messages import Abort, Call, Failure, Outputs, Reply, Submit, ToEngine
 from sglcore.errors import RequestError
+from sglcore.isolation import Hooks
 from sglcore.request import FinishReason, GenerateRequest, RequestOutput
 
 
 class EnginePort(Protocol):
     """The engine's end of a link."""
 
-    def receive(self, *, block: bool) -> list[tuple[bytes, ToEngine]]:
-        """What has arrived, with the sender; waits for at least one message (or the end) if `block`."""
+    def receive(self, *, block: bool, seconds: float | None = None) -> list[tuple[bytes, ToEngine]]:
+        """What has arrived, with the sender; waits for at least one message (or the end) if `block`, for no longer
+        than `seconds` if given."""
         ...
 
     def send(self, client: bytes, message: Any) -> None:
@@ -32,19 +34,25 @@ class EnginePort(Protocol):
 class EngineLoop:
     """Drives one engine for the clients of one port. Blocks when there is nothing to do."""
 
-    def __init__(self, engine: Engine, port: EnginePort, hooks: Any, info: Mapping[str, Any]) -> None:
+    def __init__(self, engine: Engine, port: EnginePort, hooks: Hooks, info: Mapping[str, Any]) -> None:
         self.engine = engine
         self.port = port
         self.info = info
+        self.turns = 0  # what the watchdog looks at, as at `waiting`: whether the loop sleeps for want of work
+        self.waiting = False
         self.owner: dict[str, bytes] = {}  # rid -> client
         self._branches: dict[str, int] = {}  # rid -> branches not finished
         self._observers = Observers(hooks, engine.stats)
         self._admit = hooks.admit_request if hooks.admit_request.get_hookimpls() else None
         self._calls: dict[str, Callable[..., Any]] = {
             "flush_cache": engine.flush_cache,
-            "info": lambda: {**info, "internal_states": [engine.stats()]},
-            "metrics": engine.stats,
+            "info": lambda: {**info, "plugin_errors": hooks.faults.rows(), "internal_states": [engine.stats()]},
+            "metrics": lambda: {**engine.stats(), "plugin_errors": hooks.faults.rows()},
             "check": engine.scheduler.ledger.check,
+            "pause_generation": self._pause,
+            "continue_generation": engine.scheduler.resume,
+            "open_session": engine.open_session,
+            "close_session": engine.close_session,
         }
 
     def run(self) -> None:
@@ -54,23 +62,43 @@ class EngineLoop:
 
     def turn(self, *, block: bool) -> None:
         """Handle what has arrived, then do one step if there is work."""
-        for client, message in self.port.receive(block=block):
+        self.waiting = block
+        arrived = self.port.receive(block=block, seconds=self.engine.sleep if block else None)
+        self.waiting = False
+        self.turns += 1
+        for client, message in arrived:
             self._handle(client, message)
         if self.engine.has_work:
             self._hand_out(self.engine.step())
+            if not self.engine.has_work:
+                self.engine.keeper.rest()
 
     def _handle(self, client: bytes, message: ToEngine) -> None:
         if isinstance(message, Submit):
             self._submit(client, message.request)
         elif isinstance(message, Abort):
-            known = not message.exact or self.owner.get(message.rid) == client
-            met = self.engine.abort(message.rid) if known else 0
+            met = self._abort(client, message)
             # At once: a request that comes next under the same id must not be taken for the one that ended.
             self._hand_out(self.engine.scheduler.take_outbox())
             if message.call:
                 self.port.send(client, Reply(message.call, met))
         else:
             self.port.send(client, self._call(message))
+
+    def _abort(self, client: bytes, message: Abort) -> int:
+        scheduler = self.engine.scheduler
+        if message.exact and self.owner.get(message.rid) != client:
+            if message.kept >= 0:  # it has ended meanwhile, with more than its client took
+                scheduler.sessions.trim(message.rid, message.kept)
+            return 0
+        text = message.message or "Aborted."
+        return scheduler.abort(message.rid, branch=message.branch, kept=message.kept, message=text)
+
+    def _pause(self, mode: str = "abort") -> None:
+        """Answered when the steps in flight have landed: what is paused in place may then be looked at."""
+        self.engine.pause(mode)
+        while self.engine.has_work:
+            self._hand_out(self.engine.step())
 
     def _submit(self, client: bytes, request: GenerateRequest) -> None:
         try:
@@ -81,7 +109,7 @@ class EngineLoop:
             self.port.send(client, Outputs([_refused(request, error)]))
             return
         self.owner[request.rid] = client
-        self._branches[request.rid] = request.n
+        self._branches[request.rid] = request.n - (len(request.resume.ended) if request.resume else 0)
 
     def _call(self, message: Call) -> Reply:
         handler = self._calls.get(message.name)
@@ -118,5 +146,12 @@ class EngineLoop:
 
 
 def _refused(request: GenerateRequest, error: RequestError) -> RequestOutput:
-    finish = FinishReason("error", message=str(error), status=error.status, code=error.code, param=error.param)
+    finish = FinishReason(
+        "error",
+        message=str(error),
+        status=error.status,
+        code=error.code,
+        param=error.param,
+        retry_after=error.retry_after,
+    )
     return RequestOutput(request.rid, 0, [], finish, epoch=request.epoch)

@@ -17,11 +17,17 @@ class Submit(msgspec.Struct, frozen=True, tag="submit"):
 
 
 class Abort(msgspec.Struct, frozen=True, tag="abort"):
-    """End a request, or all with this prefix. `call` 0 wants no Reply."""
+    """End a request, or all with this prefix. `call` 0 wants no Reply. `exact` meets the sender's own request only.
+
+    `branch` ends that one alone (a stop string cut it). `kept`: output tokens that the client took, -1 for all.
+    """
 
     rid: str
     call: int = 0
     exact: bool = False
+    branch: int = -1
+    kept: int = -1
+    message: str = ""
 
 
 class Call(msgspec.Struct, frozen=True, tag="call"):
@@ -45,14 +51,17 @@ class Failure(msgspec.Struct, frozen=True):
     param: str | None = None
     code: str | None = None
     status: int = 400
+    retry_after: int = 0
 
     @classmethod
     def of(cls, error: RequestError) -> Failure:
-        return cls(str(error), error.param, error.code, error.status)
+        return cls(str(error), error.param, error.code, error.status, error.retry_after)
 
     def error(self) -> RequestError:
         """The error again, on the other side."""
-        return RequestError(self.message, param=self.param, code=self.code, status=self.status)
+        return RequestError(
+            self.message, param=self.param, code=self.code, status=self.status, retry_after=self.retry_after
+        )
 
 
 class Reply(msgspec.Struct, frozen=True, tag="reply"):

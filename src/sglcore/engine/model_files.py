@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from sglcore.config import EngineConfig
+from sglcore.contracts.spec import method_of
 from sglcore.contracts.weights import Checkpoint, WeightSource
 from sglcore.errors import ConfigError
 from sglcore.plugins import Plugins
 
 AUTO_FORMATS = ("auto", "dummy")
+_ARCHITECTURE = re.compile(r"[A-Z][A-Za-z0-9_]*")  # no hub id (no slash), no name a plugin gave
 
 
 def resolve_model(name: str, config: EngineConfig, plugins: Plugins) -> Path:
@@ -47,8 +50,7 @@ def open_checkpoint(path: Path, load_format: str, plugins: Plugins) -> Checkpoin
     registry = plugins.registry("weight_formats")
     if load_format not in AUTO_FORMATS:
         return registry.factory(load_format)().open(path)
-    for name in sorted(registry):
-        weight_format = registry.factory(name)()
+    for _, weight_format in registry.candidates():
         if weight_format.detects(path):
             return weight_format.open(path)
     raise ConfigError(
@@ -57,15 +59,34 @@ def open_checkpoint(path: Path, load_format: str, plugins: Plugins) -> Checkpoin
     )
 
 
+def known_config(name: str, config: EngineConfig, plugins: Plugins) -> dict[str, Any]:
+    """What `serve` would take for config.json of model `name`, or all that an architecture's name says.
+
+    Weights are not downloaded for it. Raises ConfigError with the remedy.
+    """
+    named = {n for spec in plugins.registry("weight_sources").specs() for n in spec.names}
+    if _ARCHITECTURE.fullmatch(name) and name not in named and not Path(name).exists():
+        return overridden({"architectures": [name]}, config)
+    source, rest = _source(name, plugins)
+    resolve = method_of(source, WeightSource, "resolve_config")
+    path = resolve(rest, revision=config.revision, download_dir=config.download_dir)
+    return model_config(open_checkpoint(path, config.load_format, plugins), config)
+
+
 def model_config(checkpoint: Checkpoint, config: EngineConfig) -> dict[str, Any]:
     """The checkpoint's config.json with `--json-model-override-args` over it."""
+    return overridden(checkpoint.config, config)
+
+
+def overridden(hf: dict[str, Any], config: EngineConfig) -> dict[str, Any]:
+    """`hf` with `--json-model-override-args` over it. Raises ConfigError where those are no JSON object."""
     try:
         override = json.loads(config.json_model_override_args)
     except ValueError as error:
         raise ConfigError(f"--json-model-override-args is not JSON: {error}.") from None
     if not isinstance(override, dict):
         raise ConfigError("--json-model-override-args must be a JSON object.")
-    return {**checkpoint.config, **override}
+    return {**hf, **override}
 
 
 def context_length(hf: dict[str, Any], config: EngineConfig) -> int:

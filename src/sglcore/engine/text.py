@@ -13,16 +13,17 @@ from typing import Any
 import msgspec
 from tokenizers import Tokenizer
 
+from sglcore.contracts.services import Detokenizer
 from sglcore.contracts.weights import TextAssets
 from sglcore.engine.chat_template import ChatTemplate
-from sglcore.engine.detokenize import ByteDetokenizer, Detokenizer, WindowDetokenizer
+from sglcore.engine.detokenize import ByteDetokenizer, StopStrings, WindowDetokenizer
 from sglcore.errors import ConfigError, RequestError
 
 MAX_TEMPLATE_FILE = 4 << 20  # bytes
 
 
 class Text:
-    """The TextService of a model, plus what streaming needs: `detokenizer` and `token_bytes`.
+    """The TextService of a model.
 
     chat_template_path: a Jinja file used instead of the model's own template. eos_token_ids: ids that end a text
     beside the tokenizer's own EOS. Raises ConfigError if the assets cannot be used.
@@ -34,6 +35,7 @@ class Text:
         self._tokenizer, self._byte_level = _load_tokenizer(assets)
         template = read_template(chat_template_path) if chat_template_path else assets.chat_template
         self._template = ChatTemplate(template, assets.special_tokens) if template else None
+        self.chat_template = template
         self.has_chat_template = self._template is not None
         self._special_ids = frozenset(
             i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special
@@ -47,6 +49,16 @@ class Text:
     def template_variables(self) -> frozenset[str]:
         """Names a request may set through chat_template_kwargs: those the template reads."""
         return frozenset(self._template.variables) if self._template else frozenset()
+
+    @property
+    def reads_tools(self) -> bool:
+        """Whether the chat template shows a request's tools to the model."""
+        return self._template is not None and self._template.reads_tools
+
+    @property
+    def special_tokens(self) -> frozenset[str]:
+        """Texts of the tokens that are left out of answers unless a request keeps special tokens."""
+        return frozenset(token for i in self._special_ids if (token := self._tokenizer.id_to_token(i)) is not None)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of `text`. Raises RequestError if it is not encodable as UTF-8."""
@@ -78,6 +90,10 @@ class Text:
             return ByteDetokenizer(lambda i: b"" if i in skipped else bytes_of(i))
         decode = self._tokenizer.decode
         return _Filtered(WindowDetokenizer(lambda ids: decode(ids, skip_special_tokens=False)), skipped)
+
+    def stop_finder(self, stops: Sequence[str], *, trim: bool = True) -> StopStrings:
+        """A fresh finder of stop strings for one branch; with `trim` they are cut off too."""
+        return StopStrings(stops, trim=trim)
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes one token stands for, b"" for an id without a token. Not always whole characters."""

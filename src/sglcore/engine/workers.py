@@ -1,19 +1,9 @@
-"""The engine process: how it is started, what it reports, how its end is noticed.
-
-Child: `python -m sglcore.engine.workers`. It reads one `Start` line on stdin, writes `Progress`, then
-`Ready` or `Failed` as JSON lines on stdout, and serves its socket until stdin closes, which is how it
-notices that its parent is gone. The parent notices the child's death by the end of its stdout.
-"""
+"""The engine process: scheduler and rank 0 behind a socket. `python -m sglcore.engine.workers` is the child."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,11 +11,9 @@ from typing import Any
 import msgspec
 
 from sglcore.config import EngineConfig
+from sglcore.engine.child import Beat, Child, Ready, Say, planned, run_child, wait_for_parent
 from sglcore.engine.phases import Phases, Progress
-from sglcore.errors import ConfigError, EngineDead, PluginError, SglcoreError
-from sglcore.plugins import PluginPlan, from_plan
-
-STOP_TIMEOUT = 10.0
+from sglcore.plugins import PluginPlan
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -36,23 +24,7 @@ class Start(msgspec.Struct, frozen=True):
     plan: PluginPlan
     digest: str
     address: str
-
-
-class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The engine answers on its address."""
-
-    info: dict[str, Any]
-
-
-class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """The engine could not start, or died: what to tell the user."""
-
-    kind: str
-    message: str
-
-
-_FROM_CHILD = msgspec.json.Decoder(Progress | Ready | Failed)
-_ERRORS: dict[str, type[SglcoreError]] = {"ConfigError": ConfigError, "PluginError": PluginError}
+    black_box: str
 
 
 class EngineProcess:
@@ -61,137 +33,75 @@ class EngineProcess:
     def __init__(self, config: EngineConfig, path: Path, plan: PluginPlan) -> None:
         self._folder = tempfile.mkdtemp(prefix="sglcore-")  # mode 0700: only this user may connect
         self.address = f"ipc://{self._folder}/engine"
-        start = Start(config, str(path), plan, plan.digest, self.address)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "sglcore.engine.workers"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,  # ctrl-C is the parent's to handle
-        )
-        assert self._process.stdin is not None
-        self._ready = False
-        self._process.stdin.write(msgspec.json.encode(start) + b"\n")
-        self._process.stdin.flush()
+        self.black_box = Path(self._folder) / "black-box"
+        start = Start(config, str(path), plan, plan.digest, self.address, str(self.black_box))
+        self._child = Child("sglcore.engine.workers", start)
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._child.pid
 
     def wait_ready(self, tell: Callable[[Progress], None]) -> dict[str, Any]:
         """Pass on progress until the engine answers; returns its info. Raises what kept it from starting."""
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            message = _FROM_CHILD.decode(line)
-            if isinstance(message, Progress):
-                tell(message)
-            elif isinstance(message, Ready):
-                self._ready = True
-                return message.info
-            else:
-                raise _ERRORS.get(message.kind, EngineDead)(message.message)
-        raise EngineDead(f"The engine process ended with {self._ending()} while starting.")
+        return self._child.wait_ready(tell).info
 
-    def watch(self, on_death: Callable[[str], None]) -> None:
-        """Call `on_death(reason)` from a thread when the process ends."""
-        threading.Thread(target=self._watch, args=(on_death,), name="engine-watch", daemon=True).start()
+    def watch(self, on_death: Callable[[str], None], on_beat: Callable[[Beat], None]) -> None:
+        """Call `on_death(reason)` from a thread when the process ends, `on_beat` once a second while it lives."""
+        self._child.watch(on_death, on_beat)
 
-    def _watch(self, on_death: Callable[[str], None]) -> None:
-        assert self._process.stdout is not None
-        reason = ""
-        for line in self._process.stdout:
-            message = _FROM_CHILD.decode(line)
-            if isinstance(message, Failed):
-                reason = message.message
-        on_death(reason or f"The engine process ended with {self._ending()}.")
-
-    def _ending(self) -> str:
-        code = self._process.wait()
-        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    def kill(self) -> None:
+        """End the process at once."""
+        self._child.kill()
 
     def stop(self) -> None:
-        """Close its stdin, wait, and kill it if it does not go, or at once while it is starting. Idempotent."""
-        if not self._ready:  # loading cannot be interrupted, and there is nothing to finish
-            self._process.kill()
-        if self._process.stdin is not None and not self._process.stdin.closed:
-            self._process.stdin.close()
-        try:
-            self._process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        """End the process, if need be by force, and remove its socket. Idempotent."""
+        self._child.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def main() -> None:
-    """The child's whole life."""
-    channel = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # anything that prints must not disturb the channel
-    start = msgspec.json.decode(_first_line(), type=Start)
-
-    def say(message: Any) -> None:
-        channel.write(msgspec.json.encode(message) + b"\n")
-
-    try:
-        _run(start, say)
-    except SglcoreError as error:
-        say(Failed(type(error).__name__, str(error)))
-        sys.exit(2)
-    except Exception as error:
-        import traceback
-
-        traceback.print_exc()
-        say(Failed("EngineDead", f"The engine failed: {type(error).__name__}: {error}"))
-        sys.exit(1)
-
-
-def _first_line() -> bytes:
-    line = b""
-    while not line.endswith(b"\n"):
-        part = os.read(0, 65536)
-        if not part:
-            sys.exit(0)  # the parent went away before it said anything
-        line += part
-    return line
-
-
-def _run(start: Start, say: Callable[[Any], None]) -> None:
-    plugins = from_plan(start.plan)
-    if plugins.plan().digest != start.digest:
-        raise PluginError("The engine process resolved other plugins than its parent.", remedy="Restart the server.")
+def _run(start: Start, say: Say) -> None:
+    plugins = planned(start.plan, start.digest)
     # bound before the model loads, so that clients may connect and queue
+    from sglcore.engine.blackbox import BlackBox, RecordedExecutor
     from sglcore.engine.build import build_engine, warm_up
     from sglcore.engine.link import ZmqPort
     from sglcore.engine.loop import EngineLoop
+    from sglcore.engine.watchdog import Watchdog
 
-    port = ZmqPort(start.address, wake="inproc://parent-gone")
-    threading.Thread(target=_wait_for_parent, name="parent-watch", daemon=True).start()
+    port = ZmqPort(start.address, wake=WAKE)
+    wait_for_parent(_wake)
     phases = Phases(say)
     built = build_engine(start.config, Path(start.path), plugins, phases)
-    if not start.config.skip_server_warmup:
-        with phases.phase("warm up"):
-            warm_up(built.engine)
-    plugins.hooks.on_engine_start(info=built.info)
+    built.info["plugin_plan"] = plugins.plan().digest
     try:
+        if not start.config.skip_server_warmup:
+            with phases.phase("warm up"):
+                warm_up(built.engine)
+        plugins.hooks.on_engine_start(info=built.info)
+        engine = built.engine
+        box = BlackBox(Path(start.black_box), engine.scheduler.rows.size)
+        engine.executor = RecordedExecutor(engine.executor, box, engine.scheduler.seated)
+        loop = EngineLoop(engine, port, plugins.hooks, built.info)
         say(Ready(built.info))
-        EngineLoop(built.engine, port, plugins.hooks, built.info).run()
+        Watchdog(loop, say, start.config.watchdog_timeout).start()
+        loop.run()
     finally:
         plugins.hooks.on_engine_stop(info=built.info)
         built.engine.close()
         port.close()
 
 
-def _wait_for_parent() -> None:
-    """Blocks until stdin closes, then wakes the loop; if that hangs in a step, leaves anyway."""
+WAKE = "inproc://parent-gone"
+
+
+def _wake() -> None:
+    """End the loop's waiting for messages."""
     import zmq
 
-    while os.read(0, 4096):  # not through sys.stdin: its lock would be held when a failed start exits
-        pass
     push: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
-    push.connect("inproc://parent-gone")
+    push.connect(WAKE)
     push.send(b"")
-    threading.Event().wait(STOP_TIMEOUT)
-    os._exit(0)
 
 
 if __name__ == "__main__":
-    main()
+    run_child(Start, _run)

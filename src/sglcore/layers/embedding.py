@@ -56,7 +56,7 @@ class LMHead:
         """`<name>.weight`, or nothing where the head is tied."""
         if self.own is None:
             return {}
-        return {f"{name}.weight": slot for slot in self.own.slots("").values()}
+        return self.own.slots(name)
 
     def take(self, table: torch.Tensor) -> None:
         """Use `table` [vocab, hidden], which stays the embedding's: the op may repack it, never write to it."""

@@ -10,8 +10,10 @@ import torch
 
 from sglcore.contracts.models import BuildContext
 from sglcore.contracts.ops import LinearOp
+from sglcore.contracts.quant import LinearPart
 from sglcore.errors import ConfigError
 from sglcore.layers.loading import Slot
+from sglcore.layers.quantized import QuantizedWeight
 
 Reduce = Callable[[torch.Tensor], torch.Tensor]
 
@@ -62,21 +64,41 @@ class Linear:
         self.op: LinearOp | None = None
         self._weight: torch.Tensor | None = None
         self._bias: torch.Tensor | None = None
-        self._wanted = len(self.parts) * (2 if bias else 1)
+        self._quantized: QuantizedWeight | None = None
+        self._wanted = 0  # tensors still to come
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x [tokens, in] -> [tokens, local out]."""
         return self.op(x)  # type: ignore[misc]  # loaded before any call; a check here would run per layer and step
 
     def slots(self, prefix: str) -> dict[str, Slot]:
-        """`<prefix><part>.weight` and, with a bias, `<prefix><part>.bias` of every part."""
+        """`<prefix><part>.weight` and, with a bias, `<prefix><part>.bias` of every part.
+
+        Where the context's quantization method serves the layer, its tensors stand in place of the weights.
+        """
         table: dict[str, Slot] = {}
+        self._quantized = QuantizedWeight.of(self.ctx, tuple(self._share(prefix, part) for part in self.parts))
         for index, part in enumerate(self.parts):
             shape = self._whole(part)
-            table[f"{prefix}{part.name}.weight"] = Slot(shape, partial(self._put_weight, index))
+            if self._quantized is not None:
+                table |= self._quantized.slots(index, self._seal)
+            else:
+                table[f"{prefix}{part.name}.weight"] = Slot(shape, partial(self._put_weight, index))
             if self.has_bias:
                 table[f"{prefix}{part.name}.bias"] = Slot(shape[:1], partial(self._put_bias, index))
+        self._wanted = len(table)
         return table
+
+    def _share(self, prefix: str, part: Part) -> LinearPart:
+        """What this rank keeps of a part, for the quantization method."""
+        rows, columns = self._rows(part), self._columns()
+        return LinearPart(
+            name=f"{prefix}{part.name}",
+            out_features=part.out_features,
+            in_features=self.in_features,
+            rows=(rows.start, rows.stop),
+            columns=(columns.start, columns.stop),
+        )
 
     def _whole(self, part: Part) -> tuple[int, int]:
         return part.out_features, self.in_features
@@ -86,15 +108,16 @@ class Linear:
         shard = self.ctx.tp_rank * part.shards // self.ctx.tp_size
         return slice(shard * part.local, (shard + 1) * part.local)
 
-    def _shard(self, part: Part, weight: torch.Tensor) -> torch.Tensor:
-        return weight[self._rows(part)]
+    def _columns(self) -> slice:
+        """Which inputs this rank keeps."""
+        return slice(0, self.in_features)
 
     def _place(self, index: int) -> slice:
         start = sum(self.sizes[:index])
         return slice(start, start + self.sizes[index])
 
     def _put_weight(self, index: int, tensor: torch.Tensor) -> None:
-        shard = self._shard(self.parts[index], tensor)
+        shard = tensor[self._rows(self.parts[index]), self._columns()]
         if self._weight is None:
             self._weight = self._empty(sum(self.sizes), shard.shape[1])
         self._weight[self._place(index)].copy_(shard)
@@ -112,15 +135,20 @@ class Linear:
     def _seal(self) -> None:
         """Hand the weight over once every part is in; from then on only the op holds it."""
         self._wanted -= 1
-        if self._wanted == 0 and self._weight is not None:
+        if self._wanted:
+            return
+        if self._quantized is not None:
+            self.op = self._quantized.finish(self._bias)
+        elif self._weight is not None:
             self.op = self.ctx.ops.linear(self._weight, self._bias)
-            self._weight = self._bias = None
+        self._weight = self._bias = None
 
 
 class RowParallelLinear(Linear):
     """A linear whose input is sharded: each rank holds in / tp_size columns and `reduce` adds the ranks' results.
 
-    The bias counts once, on rank 0. Raises ConfigError where there are several ranks and no `reduce`.
+    `reduce` is the context's `all_reduce` unless given. The bias counts once, on rank 0. Raises ConfigError where
+    there are several ranks and no way to sum over them.
     """
 
     def __init__(
@@ -135,6 +163,7 @@ class RowParallelLinear(Linear):
     ) -> None:
         super().__init__(ctx, in_features, [Part(name, out_features)], bias=bias)
         self.columns = even(in_features, ctx.tp_size, f"{name}'s input")
+        reduce = reduce or ctx.all_reduce
         if ctx.tp_size > 1 and reduce is None:
             raise ConfigError(
                 f"{name} is split over {ctx.tp_size} ranks, but this platform offers no sum over ranks.",
@@ -147,9 +176,9 @@ class RowParallelLinear(Linear):
         y = self.op(x)  # type: ignore[misc]
         return y if self.reduce is None else self.reduce(y)
 
-    def _shard(self, part: Part, weight: torch.Tensor) -> torch.Tensor:
+    def _columns(self) -> slice:
         start = self.ctx.tp_rank * self.columns
-        return weight[:, start : start + self.columns]
+        return slice(start, start + self.columns)
 
     def _put_bias(self, index: int, tensor: torch.Tensor) -> None:
         super()._put_bias(index, tensor if self.ctx.tp_rank == 0 else torch.zeros_like(tensor))

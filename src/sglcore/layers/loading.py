@@ -23,12 +23,15 @@ class Slot:
     """Where one checkpoint tensor goes.
 
     shape: of the whole tensor in the checkpoint, before sharding. put: copies what this rank keeps.
-    mean: what dummy values scatter around (1 for norm weights).
+    mean: what dummy values scatter around (1 for norm weights). dtype: what the checkpoint must hold; None takes any.
+    span: (lowest, highest) of dummy values, where they may not scatter freely.
     """
 
     shape: tuple[int, ...]
     put: Callable[[torch.Tensor], None]
     mean: float = 0.0
+    dtype: torch.dtype | None = None
+    span: tuple[float, float] | None = None
 
 
 def load(tensors: Iterable[tuple[str, torch.Tensor]], slots: dict[str, Slot], *, ignore: tuple[str, ...] = ()) -> None:
@@ -61,8 +64,20 @@ def load_dummy(slots: dict[str, Slot], seed: int, *, scale: float = 0.02) -> Non
     """Fill every slot with normal values of deviation `scale`, the same for any number of ranks."""
     generator = torch.Generator().manual_seed(seed)
     for name in sorted(slots):
-        slot = slots[name]
-        slot.put(torch.empty(slot.shape).normal_(slot.mean, scale, generator=generator))
+        slots[name].put(_dummy(slots[name], scale, generator))
+
+
+def _dummy(slot: Slot, scale: float, generator: torch.Generator) -> torch.Tensor:
+    values = torch.empty(slot.shape)
+    if slot.dtype is not None and not slot.dtype.is_floating_point:
+        limits = torch.iinfo(slot.dtype)
+        low, high = slot.span or (max(limits.min, -(2**31)), min(limits.max, 2**31 - 1))
+        return torch.randint(int(low), int(high) + 1, slot.shape, generator=generator).to(slot.dtype)
+    if slot.span is not None:
+        values.uniform_(*slot.span, generator=generator)
+    else:
+        values.normal_(slot.mean, scale, generator=generator)
+    return values if slot.dtype is None else values.to(slot.dtype)
 
 
 def copy_into(target: torch.Tensor) -> Callable[[torch.Tensor], None]:
@@ -85,6 +100,11 @@ def _check(name: str, tensor: torch.Tensor, slot: Slot, filled: set[str]) -> Non
             f"The tensor {name} has shape {list(tensor.shape)} in the checkpoint; config.json asks for "
             f"{list(slot.shape)}.",
             remedy="config.json and the weights must come from the same model.",
+        )
+    if slot.dtype is not None and tensor.dtype != slot.dtype:
+        raise ConfigError(
+            f"The tensor {name} holds {tensor.dtype} in the checkpoint; the quantization method reads {slot.dtype}.",
+            remedy="config.json's quantization_config and the weights must come from the same model.",
         )
 
 

@@ -11,20 +11,27 @@ Who owns a page, over a branch's life (one picture per group; the row's page tab
              run (another row was faster) the row keeps reading its own copies: they become duplicates
     release  commits what may be kept, frees the row's own and its duplicates, unlocks the prefix
 
-So each page is free, or the tree's (cached), or exactly one row's (held), and per group
-free + cached + held = total, which `check` proves.
+So each page is free, or the tree's (cached), or exactly one row's (held), or in quarantine, and per group
+free + cached + held + quarantined = total, which `check` proves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from sglcore.errors import LedgerImbalance
+from sglcore.contracts.policies import EvictionOrder
+from sglcore.memory import audit
+from sglcore.memory.events import KVEventLog
+from sglcore.memory.eviction import LeastRecentlyUsed
+from sglcore.memory.hits import HitCounts, miss_reason
+from sglcore.memory.node import Node
 from sglcore.memory.pages import PageAllocator
-from sglcore.memory.radix import Node, RadixTree
+from sglcore.memory.quota import TenantQuota
+from sglcore.memory.radix import RadixTree
 from sglcore.memory.rows import RowTable
 
 NewPages = tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]
@@ -38,20 +45,51 @@ class GroupPages:
     window: int = 0
 
 
+@dataclass(frozen=True)
+class CacheOptions:
+    """How prefixes are kept. tenant_share: most of the pool that one tenant's may be, None for no bound."""
+
+    keep: bool = True
+    order: EvictionOrder | None = None
+    tenant_share: float | None = None
+    events: KVEventLog | None = None
+
+
 class KVLedger:
     """Page accounting of one engine. Not thread-safe: only the engine's loop touches it."""
 
-    def __init__(self, groups: Sequence[GroupPages], page_size: int, rows: RowTable, *, cache: bool = True) -> None:
+    def __init__(
+        self,
+        groups: Sequence[GroupPages],
+        page_size: int,
+        rows: RowTable,
+        *,
+        cache: bool | CacheOptions = True,
+        strict: bool = True,
+    ) -> None:
+        """`strict` raises LedgerImbalance where books are out of balance; else the pages concerned are set aside."""
+        options = cache if isinstance(cache, CacheOptions) else CacheOptions(keep=cache)
+        order = options.order or LeastRecentlyUsed()
         self.page_size = page_size
         self.rows = rows
+        self.strict = strict
         self.windows = tuple(g.window for g in groups)
-        self.allocators = [PageAllocator(g.total) for g in groups]
-        self.tree = RadixTree(page_size, self.windows)
-        self.cache = cache
-        self._node: list[Node | None] = [None] * rows.size
-        self._n_tree = np.zeros(rows.size, dtype=np.int32)
+        self.allocators = [PageAllocator(g.total, strict=strict) for g in groups]
+        self.events = options.events
+        self.quota = None
+        if options.tenant_share is not None:
+            self.quota = TenantQuota(tuple(int(g.total * options.tenant_share) for g in groups), order)
+        self.tree = RadixTree(page_size, self.windows, order=order, quota=self.quota, watch=self.events)
+        self.cache = options.keep
+        self.hits = HitCounts()
+        self.imbalances = 0  # found by `settle`
+        self.node: list[Node | None] = [None] * rows.size
+        self.n_tree = np.zeros(rows.size, dtype=np.int32)
+        self.tainted = np.zeros(rows.size, dtype=bool)  # its pages must not enter the tree
         self._duplicates: list[list[list[np.ndarray]]] = [[[] for _ in groups] for _ in range(rows.size)]
-        self._namespace = [""] * rows.size
+        self._miss = np.zeros(rows.size, dtype=np.int8)
+        self._tenant = [""] * rows.size
+        self._priority = np.zeros(rows.size)
 
     # -- asking --
 
@@ -61,7 +99,7 @@ class KVLedger:
 
     def available(self) -> int:
         """Pages that could be had now in the scarcest group: free ones and evictable ones."""
-        return min(a.free + int(e) for a, e in zip(self.allocators, self.tree.evictable, strict=True))
+        return min(a.free + e for a, e in zip(self.allocators, self.tree.evictable, strict=True))
 
     def matched(self, namespace: str, tokens: np.ndarray) -> int:
         """How many leading tokens are cached; a tree walk, changes nothing."""
@@ -70,24 +108,37 @@ class KVLedger:
     @property
     def total(self) -> int:
         """Pages in the smallest full group: bounds what one request may ever need."""
-        full = [a.total for a, w in zip(self.allocators, self.windows, strict=True) if not w]
-        return min(full or [a.total for a in self.allocators])
+        sizes = [a.total - int(np.count_nonzero(a.quarantined)) for a in self.allocators]
+        full = [size for size, window in zip(sizes, self.windows, strict=True) if not window]
+        return min(full or sizes)
 
     # -- a row's life --
 
-    def admit(self, row: int, namespace: str, usable: int) -> int:
-        """Lock the cached prefix of the row's first `usable` tokens and enter its pages; returns its tokens."""
-        self._namespace[row] = namespace
-        if not self.cache:
+    def admit(self, row: int, namespace: str, usable: int, *, tenant: str = "", priority: float = 0.0) -> int:
+        """Lock the cached prefix of the row's first `usable` tokens and enter its pages; returns its tokens.
+
+        What the row will leave in the cache is charged to `tenant` ("": to the namespace) and kept by `priority`.
+        """
+        self._tenant[row] = tenant or namespace
+        self._priority[row] = priority
+        self.tainted[row] = False
+        match = self.tree.match(namespace, self.rows.tokens[row, :usable], priority) if self.cache else None
+        self._miss[row] = miss_reason(self.tree, match, self.rows.tokens[row], usable, int(self.rows.length[row]))
+        if match is None:
             return 0
-        node, length = self.tree.match(namespace, self.rows.tokens[row, :usable])
-        self.tree.lock(node)
-        self._node[row] = node
-        count = length // self.page_size
-        for g, pages in enumerate(self.tree.prefix_pages(node)):
+        self.tree.lock(match.node)
+        self.node[row] = match.node
+        count = match.length // self.page_size
+        for g, pages in enumerate(self.tree.prefix_pages(match.node)):
             self.rows.pages[g][row, :count] = pages
-        self._n_tree[row] = self.rows.num_pages[row] = count
-        return length
+        self.n_tree[row] = self.rows.num_pages[row] = count
+        return match.length
+
+    def account(self, row: int, cached: int) -> int:
+        """The row's admission holds: count what the cache was asked for. Returns the index in CACHE_MISSES."""
+        reason = int(self._miss[row])
+        self.hits.add(reason, int(self.rows.length[row]), cached)
+        return reason
 
     def reserve(self, rows: np.ndarray, upto: np.ndarray) -> NewPages | None:
         """Pages so that each of `rows` can hold `upto` tokens; per group (row, index, page) of the new ones.
@@ -114,18 +165,23 @@ class KVLedger:
         table.num_pages[rows] += need
         return tuple(taken)
 
-    def commit(self, row: int, tokens: int) -> None:
-        """The first `tokens` tokens of the row are computed and sound: their full pages enter the tree."""
-        old, start, end = self._node[row], int(self._n_tree[row]), tokens // self.page_size
-        if not self.cache or old is None or end <= start:
+    def commit(self, row: int, count: int) -> None:
+        """The first `count` tokens of the row are computed and sound: their full pages enter the tree."""
+        old, start, end = self.node[row], int(self.n_tree[row]), count // self.page_size
+        if old is None or end <= start or self.tainted[row]:
             return
+        if self.quota is not None:
+            end -= self._over_quota(self._tenant[row], end - start)
+            if end <= start:
+                return
         size = self.page_size
         pages = [p[row, start:end] for p in self.rows.pages]
-        node, kept = self.tree.insert(old, self.rows.tokens[row, start * size : end * size], pages)
+        tokens = self.rows.tokens[row, start * size : end * size]
+        node, kept = self.tree.insert(old, tokens, pages, self._tenant[row], float(self._priority[row]))
         self.tree.lock(node)
         self.tree.unlock(old)
-        self._node[row] = node
-        self._n_tree[row] = end
+        self.node[row] = node
+        self.n_tree[row] = end
         for g, duplicates in enumerate(kept):
             if len(duplicates):
                 self._duplicates[row][g].append(duplicates)
@@ -134,52 +190,83 @@ class KVLedger:
         """The row ends. Its first `keep` tokens may serve others; everything else it held is free."""
         self.commit(row, keep)
         for g, allocator in enumerate(self.allocators):
-            allocator.give(self._held(row, g))
+            allocator.give(self.held_by(row, g))
             self._duplicates[row][g].clear()
-        node = self._node[row]
+        node = self.node[row]
         if node is not None:
             self.tree.unlock(node)
-        self._node[row] = None
-        self._n_tree[row] = self.rows.num_pages[row] = 0
+        self.node[row] = None
+        self.n_tree[row] = self.rows.num_pages[row] = 0
 
     def flush(self) -> int:
         """Forget all prefixes no row uses; returns the number of pages freed in the first group."""
+        whole = self.events if self.tree.evictable == self.tree.cached else None
+        if whole is not None:
+            whole.clearing(True)
         freed = self.tree.evict(self.tree.evictable)
         for allocator, pages in zip(self.allocators, freed, strict=True):
             allocator.give(pages)
+        if whole is not None:
+            whole.clearing(False)
+        self.tree.evicted.clear()
         return len(freed[0])
 
     # -- books --
 
     def held(self) -> list[int]:
         """Pages held by rows, by group."""
-        return [sum(len(self._held(r, g)) for r in range(self.rows.size)) for g in range(len(self.allocators))]
+        return [sum(len(self.held_by(r, g)) for r in self.holders()) for g in range(len(self.allocators))]
 
-    def check(self) -> None:
-        """Every page has exactly one owner: free, tree or row. Raises LedgerImbalance with the numbers."""
-        nodes = self.tree.nodes()
-        for g, allocator in enumerate(self.allocators):
-            cached = np.concatenate([n.pages[g] for n in nodes] or [np.empty(0, np.int32)])
-            cached = cached[cached >= 0]
-            held = np.concatenate([self._held(r, g) for r in range(self.rows.size)] or [np.empty(0, np.int32)])
-            owners = np.bincount(
-                np.concatenate([allocator.free_pages(), cached, held]).astype(np.int64), minlength=allocator.total
-            )
-            if (owners != 1).any() or len(cached) != self.tree.cached[g]:
-                raise LedgerImbalance(
-                    f"Group {g}: {allocator.free} free + {len(cached)} cached + {len(held)} held of {allocator.total}; "
-                    f"pages with other than one owner: {np.flatnonzero(owners != 1)[:8].tolist()}."
-                )
-            unlocked = sum(int((n.pages[g] >= 0).sum()) for n in nodes if n.lock == 0)
-            if unlocked != self.tree.evictable[g]:
-                raise LedgerImbalance(f"Group {g}: {unlocked} pages unlocked, {self.tree.evictable[g]} counted.")
+    def holders(self) -> list[int]:
+        """Rows that have pages, their own or the tree's."""
+        found: list[int] = np.flatnonzero(self.rows.num_pages).tolist()
+        return found
 
-    def _held(self, row: int, group: int) -> np.ndarray:
-        own = self.rows.pages[group][row, self._n_tree[row] : self.rows.num_pages[row]]
+    def held_by(self, row: int, group: int) -> np.ndarray:
+        """The row's own pages, duplicates included."""
+        own = self.rows.pages[group][row, self.n_tree[row] : self.rows.num_pages[row]]
         return np.concatenate([own[own >= 0], *self._duplicates[row][group]])
 
+    def check(self) -> None:
+        """Every page has exactly one owner: free, tree, row or quarantine. Raises LedgerImbalance with the numbers."""
+        audit.require(audit.findings(self))
+
+    def settle(self) -> int:
+        """Check; where not `strict`, take what is out of balance out of use, for ever, and go on.
+
+        Returns the number of findings. Costs a walk over all pages: for idle times.
+        """
+        found = audit.findings(self)
+        if found and self.strict:
+            audit.require(found)
+        if found:
+            self.imbalances += len(found)
+            audit.mend(self, found)
+        return len(found)
+
+    def stats(self) -> dict[str, Any]:
+        """Counters of the cache and the books, plain numbers; pages are those of the first group."""
+        return {
+            **self.hits.stats(),
+            "evicted_tokens": self.tree.evicted_pages[0] * self.page_size,
+            "tenants": len(self.quota) if self.quota else 0,
+            "imbalances": self.imbalances + sum(a.imbalances for a in self.allocators),
+            "quarantined_pages": sum(int(np.count_nonzero(a.quarantined)) for a in self.allocators),
+        }
+
+    def _over_quota(self, tenant: str, count: int) -> int:
+        """Make room under a tenant's bound for `count` pages; returns how many of them find none."""
+        quota = self.quota
+        assert quota is not None
+        over = quota.over(tenant, count)
+        if max(over) > 0:
+            for allocator, pages in zip(self.allocators, self.tree.evict(over, tenant), strict=True):
+                allocator.give(pages)
+            over = quota.over(tenant, count)
+        return min(max(0, *over), count)
+
     def _make_room(self, count: int) -> bool:
-        missing = np.array([count - a.free for a in self.allocators], dtype=np.int64)
+        missing = np.array([count - a.free for a in self.allocators])
         if (missing <= 0).all():
             return True
         if (missing > self.tree.evictable).any():
@@ -198,6 +285,6 @@ class KVLedger:
                 continue
             for row in rows.tolist():
                 behind = max(0, int(self.rows.computed[row]) - window + 1) // self.page_size
-                own = self.rows.pages[g][row, self._n_tree[row] : behind]
+                own = self.rows.pages[g][row, self.n_tree[row] : behind]
                 self.allocators[g].give(own[own >= 0])
                 own[:] = -1

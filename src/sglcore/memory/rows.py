@@ -41,6 +41,11 @@ class RowTable:
     def free_seats(self) -> int:
         return len(self._seats)
 
+    @property
+    def vacant(self) -> tuple[int, ...]:
+        """The rows nobody sits in."""
+        return tuple(self._seats)
+
     def seat(self, tokens: np.ndarray) -> int:
         """Give a free row to `tokens` (int32 [n]); its counters start at zero."""
         row = self._seats.pop()

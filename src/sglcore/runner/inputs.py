@@ -29,6 +29,7 @@ class StepTensors:
     inputs: ForwardInputs
     positions_last: np.ndarray  # int64 [rows]: position of each row's last computed token
     logprob_spans: list[tuple[int, int, np.ndarray]]  # (index in batch, first logit, wanted token ids)
+    hidden_counts: dict[int, int]  # index in batch -> how many of `hidden_index` are its, in this order
 
 
 class InputBuilder:
@@ -55,6 +56,7 @@ class InputBuilder:
         offset = np.arange(ends[-1]) - np.repeat(ends - batch.counts, batch.counts)
         positions = (np.repeat(batch.starts, batch.counts) + offset).astype(np.int64)
         sample_index, spans = self._wanted(batch, ends)
+        hidden = [np.arange(ends[i] - batch.counts[i] + first, ends[i]) for i, first in batch.hidden_states.items()]
         inputs = ForwardInputs(
             ids=self._ids(batch),
             positions=self._to(positions),
@@ -63,8 +65,10 @@ class InputBuilder:
             ),
             kv=self.kv,
             sample_index=self._to(sample_index),
+            hidden_index=self._to(np.concatenate(hidden).astype(np.int64)) if hidden else None,
         )
-        return StepTensors(inputs, (batch.starts + batch.counts - 1).astype(np.int64), spans)
+        counts = {i: len(index) for i, index in zip(batch.hidden_states, hidden, strict=True)}
+        return StepTensors(inputs, (batch.starts + batch.counts - 1).astype(np.int64), spans, counts)
 
     def _ids(self, batch: Batch) -> torch.Tensor:
         """Decode rows, which stand first, read the token the device sampled last; the rest is known."""

@@ -31,6 +31,7 @@ class DeviceRows:
         self.min_p = np.zeros(rows, dtype=np.float32)
         self.seed = np.zeros(rows, dtype=np.int64)
         self.logprobs = np.full(rows, -1, dtype=np.int64)
+        self.logprob_ids: dict[int, tuple[int, ...]] = {}  # of the rows that asked for some
 
     def apply(self, batch: Batch) -> None:
         """Take in who entered and which pages were added. Rows that left need no work: their seats are overwritten."""
@@ -54,6 +55,9 @@ class DeviceRows:
         self.min_p[entry.row] = sampling.min_p
         self.seed[entry.row] = _mix_branch(entry.seed, entry.branch)
         self.logprobs[entry.row] = entry.logprobs
+        self.logprob_ids.pop(entry.row, None)
+        if entry.logprob_ids:
+            self.logprob_ids[entry.row] = entry.logprob_ids
 
     def _to(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from sglcore.batch import Batch, StepResult
+from sglcore.request import HiddenStates
+from sglcore.runner.draws import draws
+from sglcore.runner.edits import Edit, apply_edits
 from sglcore.runner.inputs import InputBuilder, StepTensors
+from sglcore.runner.logprobs import token_logprobs
 from sglcore.runner.rows import DeviceRows
-from sglcore.runner.sampler import SamplingBatch, sample, token_logprobs
+from sglcore.runner.sampler import sample
+from sglcore.runner.shaping import Shaping
 
 if TYPE_CHECKING:
     from sglcore.contracts.attention import AttentionBackend, KVView
-    from sglcore.contracts.execution import Launcher, Pending, PendingStep
+    from sglcore.contracts.execution import Collectives, Launcher, Pending, PendingStep
     from sglcore.contracts.models import KVGroup, Model
     from sglcore.contracts.ops import Ops
 
@@ -35,11 +41,15 @@ class ModelRunner:
         pages_per_row: int,
         page_size: int,
         device: torch.device,
+        group: Collectives | None = None,
+        eos_ids: tuple[int, ...] = (),
     ) -> None:
         self.model = model
         self.launcher = launcher
         self.argmax = ops.argmax
+        self.group = group
         self.rows = DeviceRows(rows, pages_per_row, groups, device)
+        self.shaping = Shaping(rows, model.vocab_size, eos_ids, device)
         self.builder = InputBuilder(self.rows, groups, page_size, attention, kv)
         self._forward_pending: Pending | None = None
 
@@ -48,72 +58,95 @@ class ModelRunner:
         self._forward_pending = self.launcher.launch(lambda: self._forward(batch))
 
     def sample(self, batch: Batch, masks: Any = None) -> PendingStep:
-        """Queue the sampler behind the forward pass just queued."""
+        """Queue the sampler behind the forward pass just queued. `masks`: the step's Edits, or None."""
         forward = self._forward_pending
-        return self.launcher.launch(lambda: self._sample(forward))
+        return self.launcher.launch(lambda: self._sample(forward, masks or ()))
+
+    def follow(self, batch: Batch) -> None:
+        """A rank above 0 does one step: forward, then take the tokens that rank 0 sampled. Waits for it."""
+        self.launcher.launch(lambda: self._follow(batch)).wait()
 
     def close(self) -> None:
         """Let the device finish and free it."""
         self.launcher.close()
+        if self.group is not None:
+            self.group.close()
 
     @torch.inference_mode()
     def _forward(self, batch: Batch) -> tuple[Batch, StepTensors | None, torch.Tensor | None]:
         self.rows.apply(batch)
+        self.shaping.seats(batch)
         if batch.idle:
             return batch, None, None
         tensors = self.builder.build(batch)
         return batch, tensors, self.model.forward(tensors.inputs)
 
     @torch.inference_mode()
-    def _sample(self, forward: Any) -> StepResult:
+    def _sample(self, forward: Any, edits: Sequence[Edit]) -> StepResult:
         batch, tensors, logits = forward.wait()
         count = len(batch.rows)
         if tensors is None or logits is None:
             return StepResult(np.empty((0, 1), np.int32), np.empty(0, np.int32), np.empty(0, bool))
         last = logits[:count]
         finite = torch.isfinite(last.sum(-1))
-        tokens = sample(last, self._how(batch, tensors), self.argmax)
-        rows = torch.from_numpy(batch.rows.astype(np.int64)).to(logits.device)
-        self.rows.last[rows] = tokens  # rows that did not sample are overwritten before they decode
+        self.shaping.apply(last, batch)
+        if edits:
+            finite = apply_edits(edits, last, finite)
+        self.shaping.forbid_end(last, batch)
+        tokens = sample(last, draws(self.rows, batch, tensors.positions_last + 1), self.argmax)
+        if self.group is not None:
+            self.group.broadcast(tokens)
+        self._remember(batch, tokens)
+        self.shaping.sampled(batch, tokens)
         result = StepResult(
             tokens=tokens.to(torch.int32).cpu().numpy()[:, None],
             num_tokens=(batch.samples & finite.cpu().numpy()).astype(np.int32),
             finite=finite.cpu().numpy(),
         )
         self._add_logprobs(result, batch, tensors, logits, tokens)
+        self._add_hidden_states(result, tensors)
         return result
 
-    def _how(self, batch: Batch, tensors: StepTensors) -> SamplingBatch:
-        r, table = batch.rows, self.rows
-        temperature = np.where(batch.samples, table.temperature[r], 0.0).astype(np.float32)
-        drawing = temperature > 0
-        filtered = drawing & ((table.top_k[r] > 0) | (table.top_p[r] < 1) | (table.min_p[r] > 0))
+    @torch.inference_mode()
+    def _follow(self, batch: Batch) -> None:
+        assert self.group is not None
+        if self._forward(batch)[1] is not None:
+            tokens = torch.empty(len(batch.rows), dtype=torch.int64, device=self.rows.device)
+            self._remember(batch, self.group.broadcast(tokens))
 
-        def to(array: np.ndarray) -> torch.Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).to(table.device)
-
-        return SamplingBatch(
-            temperature=to(temperature),
-            top_k=to(table.top_k[r]),
-            top_p=to(table.top_p[r]),
-            min_p=to(table.min_p[r]),
-            seed=to(table.seed[r]),
-            position=to(tensors.positions_last + 1),
-            greedy=not drawing.any(),
-            filtered=bool(filtered.any()),
-        )
+    def _remember(self, batch: Batch, tokens: torch.Tensor) -> None:
+        """Where the next step's inputs find them; rows that did not sample are overwritten before they decode."""
+        rows = torch.from_numpy(batch.rows.astype(np.int64)).to(self.rows.device)
+        self.rows.last[rows] = tokens
 
     def _add_logprobs(
         self, result: StepResult, batch: Batch, tensors: StepTensors, logits: torch.Tensor, tokens: torch.Tensor
     ) -> None:
         """Output logprobs of rows that asked, and input logprobs of the spans in this step."""
-        wanted = self.rows.logprobs[batch.rows]
-        for top in np.unique(wanted[batch.samples & (wanted >= 0)]).tolist():
-            rows = np.flatnonzero(batch.samples & (wanted == top))
-            index = torch.from_numpy(rows).to(logits.device)
-            for i, entry in zip(rows.tolist(), token_logprobs(logits[index], tokens[index], top), strict=True):
-                result.logprobs[i] = entry
-        for i, first, ids in tensors.logprob_spans:
-            target = torch.from_numpy(ids.astype(np.int64)).to(logits.device)
-            top = int(self.rows.logprobs[batch.rows[i]])
-            result.input_logprobs[i] = token_logprobs(logits[first : first + len(ids)], target, top)
+        table = self.rows
+        wanted = table.logprobs[batch.rows]
+        index = np.flatnonzero(batch.samples & (wanted >= 0))
+        if len(index):
+            rows = batch.rows[index]
+            heat = np.where(table.temperature[rows] > 0, table.temperature[rows], 1).astype(np.float32)
+            where = torch.from_numpy(index).to(logits.device)
+            scores = logits[where] / torch.from_numpy(heat).to(logits.device)[:, None]
+            ids = [table.logprob_ids.get(row, ()) for row in rows.tolist()]
+            found = token_logprobs(scores, tokens[where], wanted[index].tolist(), ids)
+            result.logprobs = dict(zip(index.tolist(), found, strict=True))
+        for i, first, targets in tensors.logprob_spans:
+            count, row = len(targets), int(batch.rows[i])
+            target = torch.from_numpy(targets.astype(np.int64)).to(logits.device)
+            ids = [table.logprob_ids.get(row, ())] * count
+            top = [int(table.logprobs[row])] * count
+            result.input_logprobs[i] = token_logprobs(logits[first : first + count], target, top, ids)
+
+    def _add_hidden_states(self, result: StepResult, tensors: StepTensors) -> None:
+        if not tensors.hidden_counts:
+            return
+        states = tensors.inputs.extra["hidden_states"].to("cpu", torch.float32).numpy()
+        first = 0
+        for i, count in tensors.hidden_counts.items():
+            part = states[first : first + count]
+            result.hidden_states[i] = HiddenStates(part.shape[1], part.astype("<f4").tobytes())
+            first += count

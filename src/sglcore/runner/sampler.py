@@ -1,88 +1,157 @@
 """Logits to tokens, all rows at once; softmax and sampling in float32.
 
-Sampling is argmax of the filtered, temperature-scaled logits plus Gumbel noise, which draws exactly
-from their softmax (Gumbel-max; Maddison, Tarlow, Minka, "A* Sampling"). The noise is a function of (seed, branch,
-position, token id) and nothing else, so a seeded request gets the same tokens in any batch.
+The order is: temperature, then top-k, top-p over what top-k left, min-p, then the draw. Sampling is argmax of the
+remaining scores plus Gumbel noise, which draws exactly from their softmax (Gumbel-max; Maddison, Tarlow, Minka, "A*
+Sampling"). The noise is a function of (seed, branch, position, token id) and nothing else, so a seeded request gets the
+same tokens in any batch. Whatever a filter's last rank is tied with stays as well: the order of equals says nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 
-from sglcore.request import TokenLogprobs
-
 # Odd constants of a 32-bit mixing function (two rounds of multiply and xor-shift, after splitmix).
 _M1, _M2, _MASK = 0x7FEB352D, 0x846CA68B, 0xFFFFFFFF
+CANDIDATES = 1024  # up to so many of the likeliest tokens a row is ranked without sorting its vocabulary
+SPARE = 32  # candidates beyond the largest top-k: room for tokens that tie with the last one
+FEW = 64  # candidates tried first where only the mass decides, on a CPU
+BLOCK = 2**17  # values of noise made at once on a CPU: what stays in its cache
+
+Argmax = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(slots=True)
-class SamplingBatch:
-    """How each of the rows samples; tensors [rows] on the logits' device."""
+class Draw:
+    """Rows that draw in the same way; tensors [n] on the logits' device.
 
-    temperature: torch.Tensor  # float32, 0 means greedy
+    ranked: top-k or top-p of some row looks at the order of tokens. most: the largest top-k where all have one, else 0.
+    """
+
+    rows: torch.Tensor | None  # int64, which of the logits' rows; None: all of them
+    temperature: torch.Tensor  # float32, above 0
+    seed: torch.Tensor  # int64
+    position: torch.Tensor  # int64, of the token to be sampled
     top_k: torch.Tensor  # int64, 0 means all
     top_p: torch.Tensor  # float32
     min_p: torch.Tensor  # float32
-    seed: torch.Tensor  # int64
-    position: torch.Tensor  # int64, of the token to be sampled
-    greedy: bool  # no row samples
-    filtered: bool  # some row has top_k, top_p or min_p
+    ranked: bool = False
+    most: int = 0
+    floor: bool = False  # some row has min_p
+
+    def only(self, index: torch.Tensor) -> Draw:
+        """Those of the rows, without their place in the logits."""
+        names = ("temperature", "seed", "position", "top_k", "top_p", "min_p")
+        return replace(self, rows=None, **{name: getattr(self, name)[index] for name in names})
 
 
-def sample(logits: torch.Tensor, how: SamplingBatch, argmax: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """logits float32 [rows, vocab] -> token ids int64 [rows]. Does not change `logits`. `argmax` is the platform's."""
+def sample(logits: torch.Tensor, draws: list[Draw], argmax: Argmax) -> torch.Tensor:
+    """logits float32 [rows, vocab] -> token ids int64 [rows]; rows that no draw names are greedy.
+
+    Does not change `logits`. `argmax` is the platform's.
+    """
+    if len(draws) == 1 and draws[0].rows is None:
+        return _draw(logits / draws[0].temperature[:, None], draws[0], argmax)
     best = argmax(logits)
-    if how.greedy:
-        return best
-    draws = torch.nonzero(how.temperature > 0).squeeze(-1)
-    scores = logits[draws] / how.temperature[draws, None]
-    if how.filtered:
-        scores = _filter(scores, how.top_k[draws], how.top_p[draws], how.min_p[draws])
-    scores = scores + gumbel(how.seed[draws], how.position[draws], logits.shape[-1])
-    best[draws] = argmax(scores)
+    for draw in draws:
+        best[draw.rows] = _draw(logits[draw.rows] / draw.temperature[:, None], draw, argmax)
     return best
 
 
-def _filter(scores: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor, min_p: torch.Tensor) -> torch.Tensor:
-    """Set to -inf what top-k, then top-p, then min-p exclude; the likeliest token always stays. [rows, vocab]"""
-    ordered, index = scores.sort(dim=-1, descending=True)
-    probs = ordered.softmax(-1)
-    rank = torch.arange(scores.shape[-1], device=scores.device)
-    drop = (top_k[:, None] > 0) & (rank >= top_k[:, None])
-    probs = probs.masked_fill(drop, 0.0)
-    probs = probs / probs.sum(-1, keepdim=True)
-    drop |= probs.cumsum(-1) - probs > top_p[:, None]  # mass before this token already exceeds p
-    drop |= probs < probs[:, :1] * min_p[:, None]
-    drop[:, 0] = False
-    return scores.masked_fill(torch.zeros_like(drop).scatter(-1, index, drop), float("-inf"))
+def _draw(scores: torch.Tensor, draw: Draw, argmax: Argmax) -> torch.Tensor:
+    """scores float32 [n, vocab], may be overwritten -> int64 [n]."""
+    vocab = scores.shape[-1]
+    if not draw.ranked:
+        if draw.floor:
+            scores.masked_fill_(scores < scores.amax(-1, keepdim=True) + draw.min_p.log()[:, None], float("-inf"))
+        return argmax(scores.add_(gumbel(draw.seed, draw.position, vocab)))
+    if draw.most:
+        return _pick(*scores.topk(min(draw.most + SPARE, vocab), dim=-1), scores, draw)[0]
+    return _draw_by_mass(scores, draw)
+
+
+def _draw_by_mass(scores: torch.Tensor, draw: Draw) -> torch.Tensor:
+    """Ranked rows without a bound on k. A CPU can look whether a few candidates hold the mass; elsewhere that would
+    wait for the device, and the vocabulary is sorted."""
+    if scores.device.type == "cpu":
+        for count in (FEW, CANDIDATES):
+            if count < scores.shape[-1]:
+                tokens, sure = _pick(*scores.topk(count, dim=-1), scores, draw)
+                if sure.all():
+                    return tokens
+    return _pick(*scores.sort(dim=-1, descending=True), scores, draw)[0]
+
+
+def _pick(
+    values: torch.Tensor, ids: torch.Tensor, scores: torch.Tensor, draw: Draw
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw among candidates [n, m], likeliest first: (token ids [n], whether all that may be drawn were among them)."""
+    keep = _kept(values, scores, draw)
+    noisy = (values + gumbel_at(draw.seed, draw.position, ids)).masked_fill_(~keep, float("-inf"))
+    return ids.gather(-1, noisy.argmax(-1, keepdim=True)).squeeze(-1), ~keep[:, -1]
+
+
+def _kept(values: torch.Tensor, scores: torch.Tensor, draw: Draw) -> torch.Tensor:
+    """bool [n, m]: what top-k, then top-p, then min-p leave of the candidates; the likeliest always stays."""
+    top_k = draw.top_k[:, None]
+    last = values.gather(-1, (top_k - 1).clamp(0, values.shape[-1] - 1))
+    keep = (top_k == 0) | (values >= last)
+    whole = draw.most == 0  # some row's mass is that of the whole vocabulary
+    total = torch.where(top_k > 0, values[:, :1], scores.logsumexp(-1, keepdim=True)) if whole else values[:, :1]
+    probs = (values - total).exp_().masked_fill_(~keep, 0.0)
+    mass = probs.cumsum(-1)
+    share = torch.where(top_k > 0, mass[:, -1:], 1.0) * draw.top_p[:, None]
+    within = (mass - probs <= share) & keep
+    edge = values.gather(-1, (within.sum(-1, keepdim=True) - 1).clamp_(min=0))
+    keep &= (values >= edge) | (draw.top_p[:, None] >= 1)
+    if draw.floor:
+        keep &= values >= values[:, :1] + draw.min_p.log()[:, None]
+    return keep
 
 
 def gumbel(seed: torch.Tensor, position: torch.Tensor, vocab: int) -> torch.Tensor:
     """Gumbel noise float32 [rows, vocab] from int64 seeds and positions, counter-based."""
-    key = _mix((seed & _MASK) ^ _mix((seed >> 32) & _MASK) ^ _mix(position * 0x9E3779B1 & _MASK))
-    token = torch.arange(vocab, device=seed.device, dtype=torch.int64)
-    bits = _mix(_mix(token ^ 0x5BD1E995)[None, :] ^ key[:, None])
-    uniform = ((bits >> 9).to(torch.float32) + 0.5) * 2.0**-23  # strictly inside (0, 1)
-    return -torch.log(-torch.log(uniform))
+    token, key = _token_bits(vocab, str(seed.device))[None, :], _key(seed, position)
+    if seed.device.type != "cpu" or len(seed) * vocab <= BLOCK:
+        return _noise(token ^ key)
+    noise = torch.empty((len(seed), vocab), dtype=torch.float32)
+    step = max(1, BLOCK // vocab)
+    for start in range(0, len(seed), step):
+        noise[start : start + step] = _noise(token ^ key[start : start + step])
+    return noise
+
+
+def gumbel_at(seed: torch.Tensor, position: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """The same noise at token `ids` int64 [rows, m] only: float32 [rows, m]."""
+    return _noise(_mix(ids ^ 0x5BD1E995) ^ _key(seed, position))
+
+
+def _key(seed: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    """int64 [rows, 1]"""
+    return _mix((seed & _MASK) ^ _mix((seed >> 32) & _MASK) ^ _mix(position * 0x9E3779B1 & _MASK))[:, None]
+
+
+@lru_cache(maxsize=4)
+def _token_bits(vocab: int, device: str) -> torch.Tensor:
+    with torch.inference_mode(False):  # kept for steps to come, whatever mode this one runs in
+        return _mix(torch.arange(vocab, device=device, dtype=torch.int64) ^ 0x5BD1E995)
+
+
+def _noise(bits: torch.Tensor) -> torch.Tensor:
+    """int64 of 32 bits, overwritten -> float32"""
+    uniform = _mix_(bits).bitwise_right_shift_(9).to(torch.float32).add_(0.5).mul_(2.0**-23)  # strictly inside (0, 1)
+    return uniform.log_().neg_().log_().neg_()
 
 
 def _mix(x: torch.Tensor) -> torch.Tensor:
-    """32-bit integers in int64 -> well-mixed 32-bit integers."""
-    x = ((x ^ (x >> 16)) * _M1) & _MASK
-    x = ((x ^ (x >> 15)) * _M2) & _MASK
-    return x ^ (x >> 16)
+    """32-bit integers in int64 -> well-mixed 32-bit integers, a new tensor."""
+    return _mix_(x.clone())
 
 
-def token_logprobs(logits: torch.Tensor, tokens: torch.Tensor, top: int) -> list[TokenLogprobs]:
-    """Log-softmax of the raw logits float32 [n, vocab] at `tokens` int64 [n], with the `top` likeliest of each."""
-    logprobs = logits.log_softmax(-1)
-    chosen = logprobs.gather(-1, tokens[:, None]).squeeze(-1).tolist()
-    ids = tokens.tolist()
-    if top <= 0:
-        return [TokenLogprobs(lp, t) for lp, t in zip(chosen, ids, strict=True)]
-    values, indices = logprobs.topk(min(top, logits.shape[-1]), dim=-1)
-    tops = [list(zip(v, i, strict=True)) for v, i in zip(values.tolist(), indices.tolist(), strict=True)]
-    return [TokenLogprobs(lp, t, best) for lp, t, best in zip(chosen, ids, tops, strict=True)]
+def _mix_(x: torch.Tensor) -> torch.Tensor:
+    x.bitwise_xor_(x >> 16).mul_(_M1).bitwise_and_(_MASK)
+    x.bitwise_xor_(x >> 15).mul_(_M2).bitwise_and_(_MASK)
+    return x.bitwise_xor_(x >> 16)

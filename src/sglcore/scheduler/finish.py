@@ -27,12 +27,18 @@ class StopCheck:
     def ended(self, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """bool [rows]: the token just appended ends the row."""
         table = self.rows
-        ended = (np.isin(tokens, self.eos) & table.stops[rows]) | (table.length[rows] >= table.limit[rows])
+        ended = (self._is_eos(tokens) & table.stops[rows]) | (table.length[rows] >= table.limit[rows])
         if self._custom:
             ended |= np.array(
                 [t in self._custom.get(r, ()) for r, t in zip(rows.tolist(), tokens.tolist(), strict=True)], bool
             )
         return ended
+
+    def _is_eos(self, tokens: np.ndarray) -> np.ndarray:
+        found = np.zeros(len(tokens), dtype=bool)  # a comparison for each of the few ids: np.isin takes ten times as long
+        for eos in self.eos:
+            found |= tokens == eos
+        return found
 
     def reason(self, row: int, token: int) -> FinishReason:
         """Why the row ended with this token. A stop id wins over the length."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sglcore.memory.ledger import KVLedger
@@ -27,9 +29,10 @@ class NewTokenRatio:
         """A row was retracted: be careful again."""
         self.value = min(1.0, self.value + 0.1)
 
-    def reserve(self, rows: RowTable) -> int:
-        """Tokens to keep free for the rows running now."""
-        remaining = np.minimum(rows.limit - rows.target, LONGEST_ESTIMATE)[rows.active]
+    def reserve(self, rows: RowTable, only: Sequence[int] = ()) -> int:
+        """Tokens to keep free for the rows running now, or for `only` these."""
+        which = list(only) or rows.active
+        remaining = np.minimum(rows.limit[which] - rows.target[which], LONGEST_ESTIMATE)
         return int(remaining.sum() * self.value)
 
 

@@ -48,13 +48,7 @@ def _one(value: Any, _: dict[str, Any]) -> bool:
 
 
 SAMPLING: dict[str, tuple[str, Neutral]] = {
-    "frequency_penalty": ("logits_processors", _zero),
-    "presence_penalty": ("logits_processors", _zero),
-    "repetition_penalty": ("logits_processors", _one),
-    "logit_bias": ("logits_processors", _nothing),
-    "custom_params": ("logits_processors", _nothing),
     "watermark": ("logits_processors", _nothing),
-    "stop_regex": ("logits_processors", _nothing),
     "json_schema": ("grammars", _nothing),
     "regex": ("grammars", _nothing),
     "ebnf": ("grammars", _nothing),
@@ -62,27 +56,21 @@ SAMPLING: dict[str, tuple[str, Neutral]] = {
     "beam_width": ("speculators", _one),
 }
 REQUEST: dict[str, tuple[str, Neutral]] = {
-    "custom_logit_processor": ("logits_processors", _nothing),
     "max_thinking_tokens": ("logits_processors", _nothing),
-    "token_ids_logprob": ("logits_processors", _nothing),
     "lora_path": ("adapters (LoRA)", _nothing),
-    "session_params": ("sessions", _nothing),
     "session_id": ("sessions", _nothing),
-    "return_hidden_states": ("models (hidden states)", _nothing),
     "return_routed_experts": ("models (expert routing)", _nothing),
     "bootstrap_host": ("kv_transfers", _nothing),
     "bootstrap_port": ("kv_transfers", _nothing),
     "bootstrap_room": ("kv_transfers", _nothing),
     "data_parallel_rank": ("executors", _nothing),
-    "priority": ("policies (priority scheduling)", _zero),
 }
 OPENAI = (
     SAMPLING
     | REQUEST
     | {
-        "min_tokens": ("logits_processors", _zero),
-        "tools": ("tool_parsers", _tools),
-        "tool_choice": ("tool_parsers", _is("none", "auto")),
+        "token_ids_logprob": ("routes (use /generate)", _nothing),
+        "return_hidden_states": ("routes (use /generate)", _nothing),
         "functions": ("tool_parsers", _nothing),
         "function_call": ("tool_parsers", _is("none", "auto")),
         "response_format": ("grammars", _text_format),
@@ -102,7 +90,11 @@ CHAT = OPENAI | {
     "echo": ("chat_formats (use /v1/completions)", _nothing),
     "prompt": ("routes (use /v1/completions)", _nothing),
 }
-COMPLETION = OPENAI | {"top_logprobs": ("routes (`logprobs` takes the number here)", _zero)}
+COMPLETION = OPENAI | {
+    "top_logprobs": ("routes (`logprobs` takes the number here)", _zero),
+    "tools": ("tool_parsers (use /v1/chat/completions)", _tools),
+    "tool_choice": ("tool_parsers (use /v1/chat/completions)", _is("none", "auto")),
+}
 NATIVE = REQUEST | {
     "input_embeds": ("models (embeddings as input)", _nothing),
     "image_data": ("models (vision)", _nothing),
@@ -114,7 +106,7 @@ NATIVE = REQUEST | {
     "return_sampling_mask": ("logits_processors", _nothing),
 }
 NATIVE_SAMPLING = SAMPLING | {
-    "min_new_tokens": ("logits_processors", _zero),
+    "custom_logit_processor": ("routes (it stands beside `sampling_params`)", _nothing),
     "stop_strings": ("routes (the field's name is `stop`)", _nothing),
 }
 # Read by nobody, changes no answer, sent by every client: not worth counting.

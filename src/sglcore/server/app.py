@@ -12,17 +12,22 @@ from starlette.routing import Route
 
 from sglcore.contracts.routes import RouteContext, RouteEntry
 from sglcore.errors import ConfigError
+from sglcore.isolation import Faults
 from sglcore.server.auth import TIERS, Keys
 from sglcore.server.body import ClientGone
 from sglcore.server.chat import chat_routes
 from sglcore.server.completions import completion_routes
-from sglcore.server.control import admin_routes, health_routes, info_routes
+from sglcore.server.control import health_routes, info_routes
 from sglcore.server.errors import CLIENT_GONE, error_response, on_exception
 from sglcore.server.face import Face
 from sglcore.server.metrics import ServerMetrics, metrics_routes
 from sglcore.server.native import native_routes
 from sglcore.server.openai import model_routes
+from sglcore.server.plugin_routes import owner_of
+from sglcore.server.sessions import session_routes
+from sglcore.server.steering import admin_routes
 from sglcore.server.tokenization import tokenization_routes
+from sglcore.server.vitals import Vitals, vital_routes
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -32,10 +37,11 @@ def build_app(context: RouteContext, extra_routes: Sequence[RouteEntry] = ()) ->
 
     Raises ConfigError for a route without a known tier, or for two routes with the same path and method.
     """
-    entries = [*core_routes(context), *extra_routes]
+    vitals = getattr(context, "vitals", None) or Vitals(context.engine)
+    entries = [*core_routes(context), *vital_routes(vitals), *extra_routes]
     _check_entries(entries)
     keys = Keys(context.config.api_key, context.config.admin_api_key)
-    routes = [Route(e.path, _guarded(e, keys), methods=list(e.methods)) for e in entries]
+    routes = [Route(e.path, _guarded(e, keys, vitals), methods=list(e.methods)) for e in entries]
     app = Starlette(routes=routes, exception_handlers={HTTPException: on_exception, Exception: on_exception})
     app.state.context = context
     app.state.entries = entries
@@ -43,16 +49,22 @@ def build_app(context: RouteContext, extra_routes: Sequence[RouteEntry] = ()) ->
 
 
 def core_routes(context: RouteContext) -> list[RouteEntry]:
-    """Every route of the core's own dialects."""
-    metrics = ServerMetrics(context.model.name)
+    """Every route of the core's own: the dialects that `--apis` lets in, and what is always there."""
+    # A plain RouteContext, as a dialect's own tests may make it, has no record of faults and no plan.
+    faults, plan = getattr(context, "faults", None) or Faults(), getattr(context, "plugin_plan", "")
+    metrics = ServerMetrics(context.model.name, faults)
     face = Face.of(context, metrics)
-    entries = [*model_routes(face), *chat_routes(face), *completion_routes(face), *native_routes(face)]
-    entries += [*health_routes(face), *info_routes(face), *admin_routes(face), *tokenization_routes(face)]
+    entries: list[RouteEntry] = []
+    if context.config.serves("openai"):
+        entries += [*model_routes(face), *chat_routes(face), *completion_routes(face)]
+    if context.config.serves("native"):
+        entries += [*native_routes(face), *session_routes(face), *tokenization_routes(face)]
+    entries += [*health_routes(face), *info_routes(face, faults, plan), *admin_routes(face)]
     return entries + (metrics_routes(metrics, context.engine) if context.config.enable_metrics else [])
 
 
 def _check_entries(entries: list[RouteEntry]) -> None:
-    seen = set()
+    seen: dict[tuple[str, str], str] = {}
     for entry in entries:
         if entry.tier not in TIERS:
             raise ConfigError(
@@ -60,16 +72,21 @@ def _check_entries(entries: list[RouteEntry]) -> None:
             )
         for method in entry.methods:
             if (entry.path, method) in seen:
-                raise ConfigError(f"Two routes answer {method} {entry.path}.", remedy="Leave one of their plugins out.")
-            seen.add((entry.path, method))
+                raise ConfigError(
+                    f"Two routes answer {method} {entry.path}, of {seen[entry.path, method]} and {owner_of(entry)}.",
+                    remedy=f"Start with --no-plugin {owner_of(entry)}.",
+                )
+            seen[entry.path, method] = owner_of(entry)
 
 
-def _guarded(entry: RouteEntry, keys: Keys) -> Endpoint:
+def _guarded(entry: RouteEntry, keys: Keys, vitals: Vitals) -> Endpoint:
     """The endpoint behind its tier; whatever it raises becomes an error body."""
 
     async def endpoint(request: Request) -> Response:
         try:
             keys.check(request, entry.tier)
+            if entry.tier == "user" and request.method == "POST":
+                vitals.check_open()
             response: Response = await entry.endpoint(request)
             return response
         except (ClientGone, ClientDisconnect):

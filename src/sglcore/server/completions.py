@@ -14,13 +14,12 @@ from sglcore.engine.branch_text import Piece
 from sglcore.errors import RequestError
 from sglcore.request import GenerateRequest, TokenLogprobs
 from sglcore.server import absent
-from sglcore.server.body import read_json
+from sglcore.server.body import read_ask
 from sglcore.server.disconnect import while_connected
 from sglcore.server.errors import json_response
 from sglcore.server.face import Face
 from sglcore.server.generation import new_rid
-from sglcore.server.openai import check_model, finish_fields, openai_body, to_ask, unix_now
-from sglcore.server.params import sampling_params
+from sglcore.server.openai import check_model, finish_fields, openai_body, sampling_of, to_ask, unix_now
 from sglcore.server.prompts import is_batch
 from sglcore.server.schemas import CompletionFields, convert
 from sglcore.server.sse import EventStream, event
@@ -31,7 +30,7 @@ DEFAULT_TOKENS = 16
 
 def completion_routes(face: Face) -> list[RouteEntry]:
     async def completions(request: Request) -> Response:
-        fields = await read_json(request)
+        fields = await read_ask(request)
         absent.check_fields(fields, CompletionFields.__struct_fields__, absent.COMPLETION, face.metrics)
         asked = convert(fields, CompletionFields)
         check_model(face.model, asked.model)
@@ -52,7 +51,7 @@ async def _prepare(face: Face, asked: CompletionFields) -> list[GenerateRequest]
     asks = []
     for i, ids in enumerate(prompts):
         room = face.prompts.fit(ids, asked.max_tokens, default=DEFAULT_TOKENS, prompt="prompt", param="max_tokens")
-        sampling = sampling_params(asked, face.model, max_new_tokens=room, seed=asked.seed)
+        sampling = sampling_of(face, asked, room)
         start = 0 if asked.echo and asked.logprobs is not None else -1
         name = rid if len(prompts) == 1 else f"{rid}_{i}"
         asks.append(to_ask(asked, ids, name, sampling, top=asked.logprobs, start=start))

@@ -9,19 +9,18 @@ from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 
 from sglcore.config import ServerConfig
 from sglcore.contracts.routes import RouteEntry
 from sglcore.errors import EngineDead, RequestError, SglcoreError
+from sglcore.isolation import Faults
 from sglcore.request import GenerateRequest, SamplingParams, pack_ids
-from sglcore.server.body import decode_object, read_body
 from sglcore.server.disconnect import while_connected
 from sglcore.server.errors import json_response
 from sglcore.server.face import Face
 from sglcore.server.generation import new_rid
 from sglcore.server.native_answer import WEIGHT_VERSION
-from sglcore.server.schemas import AbortFields, convert
 
 HEALTH_SECONDS = 20.0
 INFO_SECONDS = 5.0
@@ -60,17 +59,23 @@ async def _generate_one(face: Face) -> None:
         raise RequestError(f"The engine could not generate: {error}", status=503, code="unhealthy") from None
 
 
-def info_routes(face: Face) -> list[RouteEntry]:
+def info_routes(face: Face, faults: Faults, plan: str) -> list[RouteEntry]:
     async def model_info(_: Request) -> Response:
         return json_response(_model_info(face))
 
     async def server_info(_: Request) -> Response:
+        engine = await _engine_info(face)
+        decisions = engine.pop("decisions", None)
         return json_response(
             redacted(face.context.config)
             | {
                 "version": _version(),
-                "internal_states": [await _engine_info(face)],
+                "decisions": decisions,
+                "internal_states": [engine],
                 "ignored_request_fields": face.metrics.ignored,
+                "plugin_plan": plan,
+                "plugin_errors": faults.rows(),
+                **face.vitals.facts(),
             }
         )
 
@@ -96,10 +101,10 @@ def _model_info(face: Face) -> dict[str, Any]:
     }
 
 
-async def _engine_info(face: Face) -> Any:
+async def _engine_info(face: Face) -> dict[str, Any]:
     try:
         async with asyncio.timeout(INFO_SECONDS):
-            return await face.context.engine.call("info")
+            return dict(await face.context.engine.call("info"))
     except (SglcoreError, TimeoutError) as error:
         return {"error": str(error) or "The engine did not answer."}
 
@@ -125,22 +130,3 @@ def _version() -> str:
         return version("sglcore")
     except PackageNotFoundError:
         return "unknown"
-
-
-def admin_routes(face: Face) -> list[RouteEntry]:
-    async def flush_cache(_: Request) -> Response:
-        await face.context.engine.call("flush_cache")
-        return PlainTextResponse("Cache flushed.\n")
-
-    async def abort_request(request: Request) -> Response:
-        body = await read_body(request)
-        asked = convert(decode_object(body) if body else {}, AbortFields)
-        if not asked.rid and not asked.abort_all:
-            raise RequestError("Give `rid`, or `abort_all` true.", param="rid")
-        met = await face.context.engine.abort("" if asked.abort_all else asked.rid)
-        return json_response({"aborted": met})
-
-    return [
-        RouteEntry("/flush_cache", flush_cache, ("GET", "POST"), "admin"),
-        RouteEntry("/abort_request", abort_request, ("POST",), "admin"),
-    ]

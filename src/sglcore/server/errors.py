@@ -60,6 +60,8 @@ def error_response(error: Exception) -> Response:
     """The response for any exception."""
     status, body = describe(error)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    if isinstance(error, RequestError) and status == 429:
+        headers = {"Retry-After": str(max(error.retry_after, 1))}
     if isinstance(error, HTTPException) and error.headers:
         headers = dict(error.headers)
     return json_response(body, status, headers)

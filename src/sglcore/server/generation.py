@@ -81,6 +81,7 @@ class Generation:
                         timer.prompt(outputs[0].prompt_tokens, outputs[0].cached_tokens)
                         first = False
                     pieces = _advance(branches, outputs, timer)
+                    self._end_cut(ask, branches, outputs)
                     if all(branch.done for branch in branches):
                         aborted = any(p.finish is not None and p.finish.type == "abort" for p in pieces)
                         yield pieces
@@ -90,6 +91,15 @@ class Generation:
             raise EngineDead("It ended the request without a result.")
         finally:
             timer.end(aborted=aborted)
+
+
+    def _end_cut(self, ask: GenerateRequest, branches: list[BranchText], outputs: list[RequestOutput]) -> None:
+        """Tell the engine of branches that a stop string has cut while others of the request go on."""
+        if ask.n == 1 or all(branch.done for branch in branches):
+            return  # leaving the engine's iterator ends the request
+        for branch in {out.branch for out in outputs if out.finish is None and branches[out.branch].done}:
+            if hasattr(self._engine, "end_branch"):
+                self._engine.end_branch(ask.rid, branch)
 
 
 def _check_total(asks: Sequence[GenerateRequest]) -> None:
@@ -125,7 +135,9 @@ def _failure(output: RequestOutput) -> RequestError:
     finish = output.finish
     assert finish is not None
     message = finish.message or "The engine gave this request up."
-    return RequestError(message, param=finish.param, code=finish.code, status=finish.status or 500)
+    return RequestError(
+        message, param=finish.param, code=finish.code, status=finish.status or 500, retry_after=finish.retry_after
+    )
 
 
 def _joined(before: Piece | None, piece: Piece) -> Piece:
@@ -136,6 +148,7 @@ def _joined(before: Piece | None, piece: Piece) -> Piece:
     piece.logprobs = before.logprobs + piece.logprobs
     if before.input_logprobs:
         piece.input_logprobs = before.input_logprobs + (piece.input_logprobs or [])
+    piece.hidden_states = before.hidden_states + piece.hidden_states
     return piece
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from starlette.applications import Starlette
 
 from sglcore.config import EngineConfig, ServerConfig
-from sglcore.contracts.routes import ModelInfo, RouteEntry
-from sglcore.contracts.weights import Checkpoint
-from sglcore.engine.link import ZmqClient
+from sglcore.contracts.routes import ModelInfo
+from sglcore.engine.client import ZmqClient
 from sglcore.engine.model_files import (
     context_length,
     eos_token_ids,
@@ -22,13 +24,20 @@ from sglcore.engine.model_files import (
     text_checkpoint,
 )
 from sglcore.engine.phases import Progress
+from sglcore.engine.sampling import sampling_defaults
+from sglcore.engine.supervisor import Supervisor
 from sglcore.engine.text import Text
 from sglcore.engine.workers import EngineProcess
-from sglcore.errors import EngineDead
+from sglcore.negotiation.decision import line
 from sglcore.plugins import Plugins
 from sglcore.server.app import build_app
 from sglcore.server.context import ServerContext
+from sglcore.server.parsers import TemplateFacts, check_names, load_parsers
+from sglcore.server.plugin_routes import check_apis, plugin_routes
 from sglcore.server.run import build_server, listen
+from sglcore.server.vitals import Vitals
+
+log = logging.getLogger("sglcore.server")
 
 
 def serve(
@@ -39,33 +48,49 @@ def serve(
 ) -> None:
     """Run a server until it is told to stop. `tell` hears of the start's phases, `on_ready(url, info)` of its end.
 
-    Raises ConfigError or PluginError if it cannot start, EngineDead if the engine dies later.
+    Raises ConfigError or PluginError if it cannot start. An engine that dies later is started again and its requests
+    are replayed; when that has been tried too often, the server stays up and says that it is not ready.
     """
+    check_names(config, plugins)
+    check_apis(config, plugins)
     sock = listen(config)
     path = resolve_model(config.model_path, config, plugins)
-    engine = EngineProcess(engine_config(config), path, plugins.plan())
-    deaths: list[str] = []
+    plan, for_engine = plugins.plan(), engine_config(config)
+    engine = Supervisor(lambda: EngineProcess(for_engine, path, plan), config)
     try:
-        client = ZmqClient(engine.address)
+        client = ZmqClient(engine.address, config.random_seed)
         context = build_context(config, path, plugins, client)  # while the engine process imports torch
+        context.vitals = vitals = Vitals(client, engine)
         app = build_app(context, plugin_routes(plugins, context))
+        app.router.lifespan_context = _attached(client)
         info = engine.wait_ready(tell)
         server = build_server(app, config)
-
-        def on_death(reason: str) -> None:
-            deaths.append(reason)
-            client.fail_from_thread(reason)
-            server.should_exit = True
-
-        engine.watch(on_death)
+        server.on_term = lambda: _drain(vitals, client, config.drain_timeout)
+        engine.watch(client)
+        log.info("%s", plugins)
+        log.info("Plugins chosen: %s", line(info["decisions"]))
         on_ready(f"http://{_host(config)}:{sock.getsockname()[1]}", info)
         server.run(sockets=[sock])
-        if deaths:
-            raise EngineDead(deaths[0], remedy="Its log says more.")
     finally:
-        deaths.append("stopped")
         engine.stop()
         sock.close()
+
+
+def _attached(client: ZmqClient) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        client.attach()
+        yield
+
+    return lifespan
+
+
+async def _drain(vitals: Vitals, client: ZmqClient, timeout: float) -> None:
+    """What SIGTERM does: no new requests, the open ones end or are told why they do not."""
+    log.warning("Stopping: %d requests are open; they have %.0f s.", client.open, timeout)
+    if left := await vitals.drain(lambda: client.open, timeout):
+        log.warning("%d requests did not end in time.", left)
+        client.drop("The server was stopped before this request ended.")
 
 
 def engine_config(config: ServerConfig) -> EngineConfig:
@@ -91,24 +116,14 @@ def build_context(config: ServerConfig, path: Path, plugins: Plugins, client: Zm
         context_length=context_length(hf, config),
         vocab_size=int((hf.get("text_config") or hf).get("vocab_size", 0)),
         created=int(time.time()),
-        sampling_defaults=sampling_defaults(checkpoint),
+        sampling_defaults=sampling_defaults(config, checkpoint.generation_config),
     )
-    return ServerContext(config, client, text, model)
-
-
-def sampling_defaults(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What generation_config.json asks for, in native names; nothing where it does not sample."""
-    given = checkpoint.generation_config
-    names = ("temperature", "top_p", "top_k", "min_p")
-    if not given.get("do_sample", any(n in given for n in names)):
-        return {}
-    return {name: given[name] for name in names if given.get(name) is not None}
-
-
-def plugin_routes(plugins: Plugins, context: ServerContext) -> list[RouteEntry]:
-    """Routes of the dialect plugins in the plan."""
-    registry = plugins.registry("routes")
-    return [entry for name in sorted(registry) for entry in registry.factory(name)(context)]
+    facts = None if text is None else TemplateFacts(text.chat_template, text.special_tokens)
+    parsers = load_parsers(config, plugins, facts)
+    processors = plugins.registry("logits_processors")
+    return ServerContext(
+        config, client, text, model, parsers, plugins.faults, plugins.plan().digest, processors=processors
+    )
 
 
 def redacted(config: msgspec.Struct) -> dict[str, Any]:

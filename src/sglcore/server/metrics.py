@@ -9,15 +9,20 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
 from sglcore.contracts.routes import RouteEntry
 from sglcore.contracts.services import EngineClient
 from sglcore.errors import SglcoreError
+from sglcore.isolation import Faults
+from sglcore.server.cache_metrics import CacheMetrics
 
 ENGINE_GAUGES = {
     "num_running_reqs": "Requests that hold a seat.",
@@ -47,8 +52,12 @@ MAX_OBSERVATIONS = 16  # of one chunk's inter-token latency
 class ServerMetrics:
     """All metrics of one API process, and the counts of ignored request fields."""
 
-    def __init__(self, model_name: str) -> None:
+    def __init__(self, model_name: str, faults: Faults | None = None) -> None:
         self.registry = CollectorRegistry()
+        self._plugin_errors = PluginErrors(faults or Faults())
+        self.registry.register(self._plugin_errors)
+        self._cache = CacheMetrics(model_name)
+        self.registry.register(self._cache)
         self.ignored: dict[str, int] = {}
         self._label = model_name
         self._gauges = {
@@ -108,9 +117,29 @@ class ServerMetrics:
             for name, gauge in self._gauges.items():
                 if isinstance(values.get(name), int | float):
                     gauge.set(values[name])
+            self._plugin_errors.engine = values.get("plugin_errors", [])
+            self._cache.engine = values.get("prefix_cache", {})
         except (SglcoreError, TimeoutError):
             pass
         return generate_latest(self.registry)
+
+
+class PluginErrors(Collector):
+    """Exceptions of plugins by plugin and place, of this process and, as last heard, of the engine."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self.engine: list[dict[str, Any]] = []
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily("sglcore_plugin_errors", "Exceptions of plugins.", labels=["plugin", "hook"])
+        counts: dict[tuple[str, str], int] = {}
+        for row in (*self._faults.rows(), *self.engine):
+            place = (row["plugin"], row["hook"])
+            counts[place] = counts.get(place, 0) + row["errors"]
+        for labels, count in sorted(counts.items()):
+            family.add_metric(labels, count)
+        yield family
 
 
 class RequestTimer:

@@ -8,8 +8,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+from sglcore.engine.answer import hidden_shape
 from sglcore.engine.branch_text import Piece
-from sglcore.request import FinishReason, GenerateRequest, TokenLogprobs
+from sglcore.request import CACHE_MISSES, FinishReason, GenerateRequest, HiddenStates, TokenLogprobs
 from sglcore.server.face import Face
 from sglcore.server.schemas import NativeFields
 from sglcore.server.sse import event
@@ -25,6 +26,7 @@ class Branch:
     ids: list[int] = field(default_factory=list)
     output_logprobs: list[TokenLogprobs] = field(default_factory=list)
     input_logprobs: list[TokenLogprobs] = field(default_factory=list)
+    hidden: list[HiddenStates] = field(default_factory=list)
     last: Piece | None = None
 
     def take(self, piece: Piece) -> None:
@@ -32,6 +34,7 @@ class Branch:
         self.ids += piece.token_ids
         self.output_logprobs += piece.logprobs
         self.input_logprobs += piece.input_logprobs or []
+        self.hidden += piece.hidden_states
         self.last = piece
 
 
@@ -74,14 +77,18 @@ class NativeAnswer:
         meta = {
             "id": ask.rid,
             "finish_reason": native_finish(piece.finish, len(branch.ids)) if piece and piece.finish else None,
-            "prompt_tokens": len(ask.token_ids()),
+            # of a session's request the engine knows how many there are
+            "prompt_tokens": (piece.prompt_tokens if piece else 0) or len(ask.token_ids()),
             "completion_tokens": len(branch.ids),
             "cached_tokens": piece.cached_tokens if piece else 0,
+            "cache_miss_reason": (CACHE_MISSES[piece.cache_miss] or None) if piece else None,
             "weight_version": WEIGHT_VERSION,
             "e2e_latency": time.perf_counter() - self._started,
         }
         if ask.return_logprob:
             meta |= self._logprobs(ask, branch)
+        if ask.return_hidden_states and piece and piece.finish:
+            meta["hidden_states"] = hidden_shape(branch.hidden, meta["prompt_tokens"])
         body: dict[str, Any] = {} if self._face.context.text is None else {"text": branch.text}
         return body | {"output_ids": branch.ids, "meta_info": meta}
 
@@ -95,6 +102,11 @@ class NativeAnswer:
             shown |= {
                 "input_top_logprobs": [names.native_top(one, with_text) for one in branch.input_logprobs],
                 "output_top_logprobs": [names.native_top(one, with_text) for one in branch.output_logprobs],
+            }
+        if ask.token_ids_logprob:
+            shown |= {
+                "input_token_ids_logprobs": [names.native_ids(one, with_text) for one in branch.input_logprobs],
+                "output_token_ids_logprobs": [names.native_ids(one, with_text) for one in branch.output_logprobs],
             }
         return shown
 

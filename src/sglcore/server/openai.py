@@ -10,12 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sglcore.contracts.routes import ModelInfo, RouteEntry
+from sglcore.engine.sampling import sampling_params
 from sglcore.errors import RequestError
 from sglcore.request import FinishReason, GenerateRequest, SamplingParams, pack_ids
 from sglcore.server.absent import unsupported
 from sglcore.server.errors import json_response
 from sglcore.server.face import Face, namespace
 from sglcore.server.schemas import OpenAIFields
+from sglcore.server.sessions import session_params
 
 
 def unix_now() -> int:
@@ -37,6 +39,21 @@ def check_model(model: ModelInfo, asked: str | None) -> None:
     )
 
 
+def sampling_of(face: Face, fields: OpenAIFields, room: int) -> SamplingParams:
+    """How to sample, `room` tokens at most. Raises RequestError."""
+    face.check_processor(fields.custom_logit_processor, fields.custom_params)
+    return sampling_params(
+        fields,
+        face.model.sampling_defaults,
+        face.model.vocab_size,
+        max_new_tokens=room,
+        min_new_tokens=fields.min_tokens,
+        seed=fields.seed,
+        processor=fields.custom_logit_processor,
+        minimum="min_tokens",
+    )
+
+
 def to_ask(
     fields: OpenAIFields, ids: list[int], rid: str, sampling: SamplingParams, *, top: int | None, start: int = -1
 ) -> GenerateRequest:
@@ -50,6 +67,10 @@ def to_ask(
         logprob_start=start,
         top_logprobs=top or 0,
         namespace=namespace(fields.cache_salt, fields.extra_key),
+        tenant=fields.tenant,
+        priority=fields.priority,
+        timeout=fields.timeout,
+        session=session_params(fields.session_params),
     )
 
 

@@ -55,14 +55,15 @@ class Prompts:
             for i, p in enumerate(prompts)
         ]
 
-    async def render(self, messages: list[dict[str, Any]], arguments: dict[str, Any]) -> list[int]:
-        """Token ids of a chat, by the model's template (which writes the special tokens itself)."""
-        size = sum(len(str(m.get("content", ""))) for m in messages)
+    async def render(self, messages: list[dict[str, Any]], arguments: dict[str, Any]) -> tuple[str, list[int]]:
+        """Text and token ids of a chat, by the model's template (which writes the special tokens itself)."""
+        parts = [part for message in messages for part in message.values()] + [arguments.get("tools", "")]
+        size = sum(len(part if isinstance(part, str) else str(part)) for part in parts)
         if size <= LONG_TEXT:
             prompt = self.text.render_chat(messages, **arguments)
         else:
             prompt = await asyncio.to_thread(self.text.render_chat, messages, **arguments)
-        return await self.encode(prompt, "messages", add_special_tokens=False)
+        return prompt, await self.encode(prompt, "messages", add_special_tokens=False)
 
     def check_ids(self, ids: Any, param: str) -> list[int]:
         """A non-empty list of ids inside the vocabulary. Raises RequestError naming the first that is not."""

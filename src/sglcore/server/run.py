@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import socket
+from collections.abc import Awaitable, Callable
+from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
@@ -31,9 +35,38 @@ def listen(config: ServerConfig) -> socket.socket:
     return sock
 
 
-def build_server(app: Starlette, config: ServerConfig) -> uvicorn.Server:
+class DrainingServer(uvicorn.Server):
+    """On SIGTERM it calls `on_term` once, in its loop, and goes on serving until that has ended; then it stops.
+
+    A second SIGTERM, or SIGINT, stops it at once.
+    """
+
+    on_term: Callable[[], Awaitable[None]] | None = None
+    _draining = False
+    _drain: asyncio.Task[None] | None = None  # held, or it might be collected
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """What uvicorn calls on a signal, in its loop's thread."""
+        if sig != signal.SIGTERM or self.on_term is None or self._draining:
+            super().handle_exit(sig, frame)
+            return
+        # a signal may come while the loop sleeps: this wakes it
+        loop, self._draining = asyncio.get_running_loop(), True
+        loop.call_soon_threadsafe(self._begin, self.on_term)
+
+    def _begin(self, on_term: Callable[[], Awaitable[None]]) -> None:
+        self._drain = asyncio.get_running_loop().create_task(self._drained(on_term))
+
+    async def _drained(self, on_term: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await on_term()
+        finally:
+            self.should_exit = True
+
+
+def build_server(app: Starlette, config: ServerConfig) -> DrainingServer:
     """A server that is not yet running; set `should_exit` to stop it gracefully."""
-    return uvicorn.Server(
+    return DrainingServer(
         uvicorn.Config(
             app,
             loop="uvloop",

@@ -6,38 +6,35 @@ the engine can overflow an array.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
-from sglcore.errors import RequestError
+from sglcore.engine.sampling import Id, ProcessorName, SamplingFields, Seed, Tokens, TopLogprobs
+from sglcore.engine.sampling import convert as convert
 from sglcore.request import INT32_MAX
 
-MAX_STOPS = 64
-MAX_STOP_LENGTH = 1024
-MAX_STOP_TOTAL = 8192  # characters of all stop strings together
-MAX_STOP_IDS = 1024
-MAX_BRANCHES = 128
-MAX_TOP_LOGPROBS = 128
 MAX_PROMPTS = 1024
+MAX_TOOLS = 1024
 
-S = TypeVar("S", bound=Struct)
-
-Temperature = Annotated[float, Meta(ge=0, le=1e4)]
-TopP = Annotated[float, Meta(gt=0, le=1)]
-TopK = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
-MinP = Annotated[float, Meta(ge=0, le=1)]
-Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]
-Stops = Stop | Annotated[list[Stop], Meta(max_length=MAX_STOPS)]
-StopIds = Annotated[list[Annotated[int, Meta(ge=0, le=INT32_MAX)]], Meta(max_length=MAX_STOP_IDS)]
-Tokens = Annotated[int, Meta(ge=0, le=INT32_MAX)]
-Branches = Annotated[int, Meta(ge=1, le=MAX_BRANCHES)]
-TopLogprobs = Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)]
 Rid = Annotated[str, Meta(min_length=1, max_length=256)]
 Salt = Annotated[str, Meta(max_length=256)]
 Priority = Annotated[int, Meta(ge=-(2**31), le=INT32_MAX)]
+
+
+Timeout = Annotated[float, Meta(gt=0, le=1e9)]
+Patience = Annotated[float, Meta(ge=0, le=3600)]
+SessionId = Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class SessionFields(Struct, kw_only=True):
+    """`session_params` of a request."""
+
+    id: SessionId
+    rid: Rid | None = None
+    offset: Annotated[int, Meta(ge=-INT32_MAX, le=INT32_MAX)] | None = None
+    replace: bool | None = None
+    drop_previous_output: bool | None = None
 
 
 class StreamOptions(Struct, kw_only=True):
@@ -45,40 +42,23 @@ class StreamOptions(Struct, kw_only=True):
     continuous_usage_stats: bool | None = None
 
 
-class SamplingFields(Struct, kw_only=True):
-    """What the OpenAI dialect and the native one share."""
-
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    top_k: TopK | None = None
-    min_p: MinP | None = None
-    n: Branches | None = None
-    stop: Stops | None = None
-    stop_token_ids: StopIds | None = None
-    ignore_eos: bool | None = None
-    skip_special_tokens: bool | None = None
-    spaces_between_special_tokens: bool | None = None
-    no_stop_trim: bool | None = None
-
-
-class NativeSampling(SamplingFields, kw_only=True):
-    """`sampling_params` of /generate."""
-
-    max_new_tokens: Tokens | None = None
-    sampling_seed: Seed | None = None
-
-
 class OpenAIFields(SamplingFields, kw_only=True):
     """What chat and plain completions share."""
 
     model: Annotated[str, Meta(max_length=4096)] | None = None
     max_tokens: Tokens | None = None
+    min_tokens: Tokens | None = None
+    custom_logit_processor: ProcessorName | None = None
     seed: Seed | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     rid: Rid | None = None
     cache_salt: Salt = ""
     extra_key: Salt = ""
+    tenant: Salt = ""
+    priority: Priority | None = None
+    timeout: Timeout | None = None
+    session_params: SessionFields | None = None
 
 
 class ChatFields(OpenAIFields, kw_only=True):
@@ -90,6 +70,11 @@ class ChatFields(OpenAIFields, kw_only=True):
     reasoning_effort: Annotated[str, Meta(max_length=64)] | None = None
     continue_final_message: bool = False
     add_generation_prompt: bool = True
+    tools: Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    separate_reasoning: bool = True
+    stream_reasoning: bool = True
 
 
 class CompletionFields(OpenAIFields, kw_only=True):
@@ -108,10 +93,17 @@ class NativeFields(Struct, kw_only=True):
     return_logprob: bool | list[bool] = False
     logprob_start_len: int | list[int] = -1
     top_logprobs_num: TopLogprobs | list[TopLogprobs] = 0
+    token_ids_logprob: list[Id | list[Id] | None] | None = None
+    return_hidden_states: bool | list[bool] = False
+    custom_logit_processor: ProcessorName | list[ProcessorName | None] | None = None
     return_text_in_logprobs: bool = False
     stream: bool = False
     cache_salt: Salt = ""
     extra_key: Salt = ""
+    tenant: Salt = ""
+    priority: Priority | None = None
+    timeout: Timeout | None = None
+    session_params: SessionFields | None = None
 
 
 class TokenizeFields(Struct, kw_only=True):
@@ -129,25 +121,21 @@ class DetokenizeFields(Struct, kw_only=True):
 class AbortFields(Struct, kw_only=True):
     rid: Annotated[str, Meta(max_length=256)] = ""
     abort_all: bool = False
+    abort_message: Annotated[str, Meta(max_length=1024)] = ""
 
 
-def convert(fields: dict[str, Any], cls: type[S], prefix: str = "") -> S:
-    """Fields as a struct. Raises RequestError naming the field, its bound and what it got."""
-    try:
-        return msgspec.convert(fields, cls)
-    except msgspec.ValidationError as error:
-        raise _explain(str(error), fields, prefix) from None
+class FlushFields(Struct, kw_only=True):
+    timeout: Patience = 0.0
 
 
-def _explain(problem: str, fields: dict[str, Any], prefix: str) -> RequestError:
-    problem, _, path = problem.partition(" - at `$.")
-    path = path.rstrip("`")
-    if not path:
-        missing = problem.split("`")[1] if "required field" in problem else None
-        message = f"`{prefix}{missing}` is missing." if missing else f"{problem}."
-        return RequestError(message, param=f"{prefix}{missing}" if missing else None, remedy="Send it.")
-    name = path.replace("[...]", "").split("[")[0].split(".")[0]
-    wanted = problem.removeprefix("Expected ").split(", got ")[0].replace("`", "").replace(" | null", "")
-    got = repr(fields.get(name))
-    got = got if len(got) <= 80 else f"{got[:77]}..."
-    return RequestError(f"`{prefix}{path}` must be {wanted}; `{prefix}{name}` is {got}.", param=f"{prefix}{path}")
+class PauseFields(Struct, kw_only=True):
+    mode: Literal["abort", "retract", "in_place"] = "abort"
+
+
+class OpenSessionFields(Struct, kw_only=True):
+    capacity_of_str_len: Annotated[int, Meta(ge=0, le=INT32_MAX)] = 0
+    session_id: SessionId | None = None
+
+
+class CloseSessionFields(Struct, kw_only=True):
+    session_id: SessionId

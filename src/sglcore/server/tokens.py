@@ -15,7 +15,7 @@ class TokenNames:
     """Bytes and text of single tokens. Bytes that are no whole characters show as \\xNN."""
 
     def __init__(self, text: TextService | None) -> None:
-        self._bytes_of: Callable[[int], bytes] = getattr(text, "token_bytes", None) or _decoding(text)
+        self._bytes_of: Callable[[int], bytes] = (lambda _: b"") if text is None else text.token_bytes
         self._names: dict[int, str] = {}
 
     def bytes_of(self, token_id: int) -> bytes:
@@ -64,19 +64,21 @@ class TokenNames:
         return [clamp(one.logprob), one.token_id, self.name(one.token_id) if with_text else None]
 
     def native_top(self, one: TokenLogprobs, with_text: bool) -> list[list[Any]] | None:
+        return self._several(one, one.top, with_text)
+
+    def native_ids(self, one: TokenLogprobs, with_text: bool) -> list[list[Any]] | None:
+        return self._several(one, one.ids, with_text)
+
+    def _several(
+        self, one: TokenLogprobs, pairs: list[tuple[float, int]], with_text: bool
+    ) -> list[list[Any]] | None:
         if one.logprob is None:
             return None
-        return [[clamp(logprob), i, self.name(i) if with_text else None] for logprob, i in one.top]
+        return [[clamp(logprob), i, self.name(i) if with_text else None] for logprob, i in pairs]
 
 
 def clamp(logprob: float | None) -> float | None:
     return None if logprob is None else max(logprob, LOWEST)
-
-
-def _decoding(text: TextService | None) -> Callable[[int], bytes]:
-    if text is None:
-        return lambda _: b""
-    return lambda token: text.decode([token], skip_special_tokens=False).encode()
 
 
 def _shown(data: bytes) -> str:

@@ -7,7 +7,7 @@
         model_type = "mine"
         configs = {"tiny": {"hidden_size": 64, ...}}
 
-Importing this package imports no torch; taking a name out of it does.
+Importing this package imports no torch; taking a name out of it may.
 """
 
 from __future__ import annotations
@@ -17,20 +17,72 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sglcore.testing.attention import AttentionConformance
+    from sglcore.testing.formats import WeightFormatConformance
+    from sglcore.testing.grammars import GrammarConformance
     from sglcore.testing.harness import ModelHarness, PagedPool, PagedRow
+    from sglcore.testing.init import InitConformance, init_suite
+    from sglcore.testing.logits_processors import LogitsProcessorConformance
     from sglcore.testing.models import ModelConformance
+    from sglcore.testing.ops import OpsConformance
+    from sglcore.testing.parsers import ParserConformance, ReasoningParserConformance, ToolParserConformance
+    from sglcore.testing.platforms import PlatformConformance
+    from sglcore.testing.policies import PolicyConformance
+    from sglcore.testing.quant import QuantConformance
+    from sglcore.testing.routes import RouteConformance
+    from sglcore.testing.sources import WeightSourceConformance
+    from sglcore.testing.specs import SpecConformance
+    from sglcore.testing.suites import suite
 
-VERSION = 1
+VERSION = 2
 
 _HOMES = {
     "AttentionConformance": "attention",
+    "GrammarConformance": "grammars",
+    "InitConformance": "init",
+    "LogitsProcessorConformance": "logits_processors",
     "ModelConformance": "models",
     "ModelHarness": "harness",
+    "OpsConformance": "ops",
     "PagedPool": "harness",
     "PagedRow": "harness",
+    "ParserConformance": "parsers",
+    "PlatformConformance": "platforms",
+    "PolicyConformance": "policies",
+    "QuantConformance": "quant",
+    "ReasoningParserConformance": "parsers",
+    "RouteConformance": "routes",
+    "SpecConformance": "specs",
+    "ToolParserConformance": "parsers",
+    "WeightFormatConformance": "formats",
+    "WeightSourceConformance": "sources",
+    "init_suite": "init",
+    "suite": "suites",
 }
 
-__all__ = ["VERSION", "AttentionConformance", "ModelConformance", "ModelHarness", "PagedPool", "PagedRow"]
+__all__ = [
+    "VERSION",
+    "AttentionConformance",
+    "GrammarConformance",
+    "InitConformance",
+    "LogitsProcessorConformance",
+    "ModelConformance",
+    "ModelHarness",
+    "OpsConformance",
+    "PagedPool",
+    "PagedRow",
+    "ParserConformance",
+    "PlatformConformance",
+    "PolicyConformance",
+    "QuantConformance",
+    "ReasoningParserConformance",
+    "RouteConformance",
+    "SpecConformance",
+    "ToolParserConformance",
+    "WeightFormatConformance",
+    "WeightSourceConformance",
+    "init_suite",
+    "suite",
+]
 
 
 def __getattr__(name: str) -> Any:

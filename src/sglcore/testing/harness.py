@@ -3,7 +3,8 @@ page that no row owns is full of NaN, so that reading a wrong slot shows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ class PagedPool:
         for group in self.groups:
             shape = (pages, page_size, group.kv_heads, group.head_dim)
             for layer in group.layers:
-                empty = torch.full(shape, float("nan"), dtype=dtype, device=device)
+                empty = torch.full(shape, float("nan"), device=device).to(dtype)  # in two steps, for 8 bit types
                 self._layers[layer] = (empty, empty.clone())
 
     def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,6 +72,25 @@ class PagedPool:
                 while len(pages) * self.page_size < row.length:
                     pages.append(self.free[group].pop())
         return tuple(self._batch(group, work) for group in range(len(self.groups)))
+
+    @contextmanager
+    def spoiled(self, rows: Sequence[PagedRow], value: float) -> Iterator[None]:
+        """For the length of a `with`: `value` in every slot that holds no token of these rows, then all as it was."""
+        kept = {layer: (keys.clone(), values.clone()) for layer, (keys, values) in self._layers.items()}
+        for number, group in enumerate(self.groups):
+            own = torch.zeros(self._layers[group.layers[0]][0].shape[:2], dtype=torch.bool)
+            for row in rows:
+                for position in range(row.length):
+                    own[row.pages[number][position // self.page_size], position % self.page_size] = True
+            for layer in group.layers:
+                for tensor in self._layers[layer]:
+                    tensor[~own.to(self.device)] = torch.tensor(value).to(tensor.dtype)
+        try:
+            yield
+        finally:
+            for layer, pair in kept.items():
+                for tensor, before in zip(self._layers[layer], pair, strict=True):
+                    tensor.copy_(before)
 
     def _batch(self, group: int, work: Sequence[tuple[PagedRow, int]]) -> AttentionBatch:
         counts = np.array([count for _, count in work], np.int32)
@@ -138,7 +158,9 @@ class ModelHarness:
             positions=torch.tensor(positions, device=self.device),
             attn=self.attention.plan(batches),
             kv=self.pool,
-            sample_index=None if sample_index is None else torch.tensor(sample_index, device=self.device),
+            sample_index=None
+            if sample_index is None
+            else torch.tensor(sample_index, dtype=torch.int64, device=self.device),
             extra={"sequence_lengths": torch.tensor(lengths, device=self.device)},
         )
 

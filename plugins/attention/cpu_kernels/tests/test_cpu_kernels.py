@@ -13,7 +13,15 @@ from sglcore_plugin_cpu_kernels.spec import ATTENTION, OPS
 
 from sglcore.errors import PluginError
 from sglcore.layers import reference
-from sglcore.testing import AttentionConformance
+from sglcore.testing import AttentionConformance, InitConformance, OpsConformance
+
+
+class TestInit(InitConformance):
+    distribution = "sglcore-plugin-cpu-kernels"
+
+
+class TestCompiledOps(OpsConformance):
+    spec = OPS
 
 
 class TestCompiledAttention(AttentionConformance):

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from sglcore_plugin_llama.spec import LLAMA, MISTRAL
 
-from sglcore.testing import ModelConformance
+from sglcore.testing import InitConformance, ModelConformance
 
 SMALL = {
     "vocab_size": 101,
@@ -19,6 +19,10 @@ SMALL = {
 
 def rope(kind: str, **more: Any) -> dict[str, Any]:
     return {**SMALL, "rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **more}}
+
+
+class TestInit(InitConformance):
+    distribution = "sglcore-plugin-llama"
 
 
 class TestLlama(ModelConformance):

@@ -46,7 +46,11 @@ void silu_mul(const float *gate_up, float *out, int64_t rows, int64_t n)
     for (int64_t r = 0; r < rows; r++) {
         const float *gate = gate_up + r * 2 * n, *up = gate + n;
         float *to = out + r * n;
-        for (int64_t i = 0; i < n; i++) to[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+        for (int64_t i = 0; i < n; i++) {
+            /* beyond 80 the result is 0 in float32 anyhow, and -ffast-math divides by infinity to NaN */
+            const float power = gate[i] < -80.0f ? 80.0f : -gate[i];
+            to[i] = gate[i] / (1.0f + expf(power)) * up[i];
+        }
     }
 }
 

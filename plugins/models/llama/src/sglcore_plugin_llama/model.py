@@ -93,6 +93,9 @@ class LlamaForCausalLM:
             x, residual = layer(x, residual, rotary, inputs)
             if norm is not None:
                 x, residual = norm.add(x, residual)
+        if (index := inputs.hidden_index) is not None:
+            states = self.norm.add(x.index_select(0, index), residual.index_select(0, index))[0]
+            inputs.extra["hidden_states"] = states
         if inputs.sample_index is not None:
             x, residual = x.index_select(0, inputs.sample_index), residual.index_select(0, inputs.sample_index)
         return self.head(self.norm.add(x, residual)[0])

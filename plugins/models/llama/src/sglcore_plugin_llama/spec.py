@@ -8,10 +8,16 @@ LLAMA = ModelSpec(
     name="LlamaForCausalLM",
     factory="sglcore_plugin_llama.model:LlamaForCausalLM",
     summary="Llama 2 and 3.x, SmolLM and other models of that shape",
+    tensor_parallel=True,
+    quantization=True,
+    hidden_states=True,
 )
 MISTRAL = ModelSpec(
     name="MistralForCausalLM",
     factory="sglcore_plugin_llama.model:MistralForCausalLM",
     summary="Mistral: Llama with an optional sliding window",
     needs=("sliding_window",),
+    tensor_parallel=True,
+    quantization=True,
+    hidden_states=True,
 )

@@ -45,6 +45,10 @@ class DemoSource:
             raise ConfigError(f"Model file {path} has {size} bytes instead of {SIZE}.", remedy=_INSTALL)
         return path
 
+    def resolve_config(self, name: str, *, revision: str | None, download_dir: str | None) -> Path:
+        """The same: the file is installed already."""
+        return self.resolve(name, revision=revision, download_dir=download_dir)
+
 
 def verify(path: Path) -> None:
     """Hash the whole file. Raises ConfigError where it is not the known model."""

@@ -26,6 +26,13 @@ class ModelScopeSource:
 
         Raises ConfigError with the remedy: package missing, malformed or unknown id, no network.
         """
+        return self._fetch(name, revision, download_dir, ALLOW)
+
+    def resolve_config(self, name: str, *, revision: str | None, download_dir: str | None) -> Path:
+        """As `resolve`, with config.json alone."""
+        return self._fetch(name, revision, download_dir, ("config.json",))
+
+    def _fetch(self, name: str, revision: str | None, download_dir: str | None, files: tuple[str, ...]) -> Path:
         model = name.removeprefix(PREFIX)
         if not _ID.fullmatch(model):
             raise ConfigError(
@@ -33,7 +40,7 @@ class ModelScopeSource:
             )
         download = _snapshot_download()
         try:
-            found = download(model, revision=revision, cache_dir=download_dir, allow_patterns=list(ALLOW))
+            found = download(model, revision=revision, cache_dir=download_dir, allow_patterns=list(files))
         except Exception as error:  # the library raises bare Exception and requests' errors alike
             raise _explained(error, model, revision) from None
         return Path(found)

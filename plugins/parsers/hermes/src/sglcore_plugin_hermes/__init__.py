@@ -1,0 +1,1 @@
+"""Tool calls as JSON between <tool_call> and </tool_call>."""

@@ -1,0 +1,162 @@
+"""Whom a death makes suspect, in which order requests run again, and from where they go on."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sglcore.batch import Batch, RowEntry
+from sglcore.engine.blackbox import BlackBox, digest, in_flight
+from sglcore.engine.replay import CLEARED, Quarantine, Record
+from sglcore.request import (
+    FinishReason,
+    GenerateRequest,
+    Request,
+    RequestOutput,
+    SamplingParams,
+    TokenLogprobs,
+    pack_ids,
+)
+
+
+def ask(n: int = 1, **options) -> GenerateRequest:
+    return GenerateRequest(rid="r", input_ids=pack_ids([1, 2, 3]), n=n, **options)
+
+
+def test_a_record_asks_again_from_where_the_client_stands():
+    record = Record(ask(n=3), 1)
+    record.take(RequestOutput("r", 0, [7, 8]))
+    record.take(RequestOutput("r", 1, [9], FinishReason("stop", 9)))
+    again = record.again(5)
+    assert again.epoch == record.epoch == 5
+    request = Request(again, seed=0)
+    assert [b.tokens.tolist() for b in request.branches] == [[1, 2, 3, 7, 8], [1, 2, 3], [1, 2, 3]]
+    assert [b.finish is not None for b in request.branches] == [False, True, False]
+    assert [b.cached for b in request.branches] == [0, -1, -1]
+    assert request.prompt_tokens == 3
+
+
+def test_a_record_of_nothing_delivered_begins_at_the_prompt():
+    again = Record(ask(), 1).again(2)
+    assert again.resume is not None, "the engine must know that it was admitted before"
+    (branch,) = Request(again, seed=0).branches
+    assert branch.tokens.tolist() == [1, 2, 3] and branch.cached == -1
+
+
+@pytest.mark.parametrize("start, told, owed", [(0, 0, 1), (0, 1, 1), (0, 3, 3), (2, 1, 3), (1, 0, 1)])
+def test_input_logprobs_go_on_behind_the_last_one_told(start: int, told: int, owed: int):
+    record = Record(ask(return_logprob=True, logprob_start=start), 1)
+    if told:
+        record.take(RequestOutput("r", 0, [], input_logprobs=[TokenLogprobs(None, 1)] * told))
+    assert Request(record.again(2), seed=0).branches[0].logprobs_from == owed
+
+
+def test_first_all_suspects_then_halves_then_the_one():
+    rids = [f"r{i}" for i in range(8)]
+    quarantine = Quarantine()
+    poison, deaths = "r5", 0
+    flying, order = rids[:6], list(rids)
+    gone: list[str] = []
+    while not gone:
+        gone = quarantine.died(flying, order)
+        deaths += 1
+        flying = []
+        while not flying and not gone:
+            group = quarantine.release()
+            assert group and not set(group) & {"r6", "r7"}, "the others wait"
+            if poison in group:
+                flying = group
+            for rid in group if poison not in group else ():
+                quarantine.cleared(rid)
+    assert gone == [poison]
+    assert deaths == 4  # six, six again, three, one
+    order.remove(poison)
+    released: list[str] = []
+    while group := quarantine.release():
+        released += group
+        for rid in group:
+            quarantine.cleared(rid)
+    assert released[-2:] == ["r6", "r7"] and not quarantine.active
+
+
+@given(st.integers(1, 40), st.integers(0, 39), st.integers(0, 2**31))
+@settings(max_examples=60, deadline=None)
+def test_one_poison_is_found_and_everybody_else_runs(count: int, which: int, seed: int):
+    """Whoever flies at each death, only the one that kills every time is given up, within log2 n + 2 deaths."""
+    chance = random.Random(seed)
+    rids = [str(i) for i in range(count)]
+    poison = rids[which % count]
+    quarantine = Quarantine()
+    open_ = list(rids)
+    flying = [rid for rid in rids if rid == poison or chance.random() < 0.7]
+    deaths, running = 0, set(flying)
+    while True:
+        gone = quarantine.died(flying, open_)
+        deaths += 1
+        assert gone in ([], [poison])
+        if gone:
+            open_.remove(poison)
+        running = set()
+        died = False
+        while not died and (group := quarantine.release()):
+            running |= set(group)
+            if poison in group and poison in open_:
+                flying = [rid for rid in open_ if rid in running]
+                died = True
+            else:
+                for rid in group:
+                    quarantine.cleared(rid)
+        if not died:
+            break
+    assert running == set(open_) and poison not in running
+    assert deaths <= int(np.ceil(np.log2(count))) + 2
+
+
+def test_a_client_that_leaves_holds_nobody_up():
+    quarantine = Quarantine()
+    quarantine.died(["a", "b"], ["a", "b", "c"])
+    assert quarantine.release() == ["a", "b"]
+    quarantine.wait("d")
+    assert not quarantine.cleared("a")
+    assert quarantine.gone("b")
+    assert quarantine.release() == ["c", "d"]
+    assert not quarantine.active
+
+
+def test_nobody_in_flight_means_nobody_suspect():
+    quarantine = Quarantine()
+    assert quarantine.died([], ["a", "b"]) == []
+    assert quarantine.release() == ["a", "b"]
+    assert CLEARED > 1
+
+
+def batch(serial: int, rows: list[int], entered: list[int]) -> Batch:
+    array = np.array(rows, np.int32)
+    entries = [RowEntry(row, SamplingParams(), 0, 0, ()) for row in entered]
+    flags = np.ones(len(rows), bool)
+    return Batch(serial, array, array, array, flags, flags, array, entered=entries)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 64, 257])
+def test_the_black_box_names_those_in_flight(tmp_path, rows: int):
+    path = tmp_path / "box"
+    box = BlackBox(path, rows)
+    assert in_flight(path) == set()
+    for row in range(rows):
+        box.seat(row, f"request {row}")
+    box.began(batch(1, list(range(rows)), []))
+    assert in_flight(path) == {digest(f"request {row}") for row in range(rows)}
+    box.ended(1)
+    box.began(batch(2, [0], []))
+    box.began(batch(3, [rows - 1], []))
+    assert in_flight(path) == {digest("request 0"), digest(f"request {rows - 1}")}
+
+
+def test_a_missing_or_torn_black_box_says_nothing(tmp_path):
+    assert in_flight(tmp_path / "none") == set()
+    (tmp_path / "torn").write_bytes(b"123")
+    assert in_flight(tmp_path / "torn") == set()
