@@ -29,7 +29,7 @@ from sglcore.request import GenerateRequest, RequestOutput, SamplingParams, pack
 from sglcore.scheduler import Limits, Scheduler
 
 ROWS, PROMPT, LIFE, VOCAB, CONTEXT = 256, 64, 100, 32000, 512
-CALIBRATION = 20_000
+CALIBRATION = 5_000
 
 
 def calibration() -> float:
@@ -100,7 +100,7 @@ def measure(page_size: int, steps: int = 400, warm: int = 150) -> dict[str, Any]
             commits.append(done - landed)
             ended += finished
             running.append(len(batch.rows))
-            if step % 20 == 0:
+            if step % 4 == 0:
                 loops.append(calibration())
     total = statistics.median(p + c for p, c in zip(plans, commits, strict=True))
     return {

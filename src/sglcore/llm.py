@@ -111,12 +111,13 @@ class LLM:
     ) -> list[dict[str, Any]]:
         """Answer one prompt or many (strings or token id lists), batched; in the order asked.
 
-        The options are those of `/generate`, one value for all prompts. Each answer is {"text", "output_ids", "meta_info"} as `/generate` gives it. Raises RequestError.
+        The options are those of `/generate`, one value for all prompts. Each answer is {"text", "output_ids",
+        "meta_info"} as `/generate` gives it. Raises RequestError.
         """
         many = _as_list(prompts)
         params = _per_prompt(sampling_params, len(many))
         check_ids(token_ids_logprob, self.info["vocab_size"], "token_ids_logprob")
-        options = {
+        options: dict[str, Any] = {
             "processor": custom_logit_processor,
             "return_logprob": return_logprob,
             "logprob_start": logprob_start_len,

@@ -174,7 +174,7 @@ class FinishReason(msgspec.Struct, frozen=True, array_like=True):
     retry_after: int = 0
 
 
-class RequestOutput(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+class RequestOutput(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
     """What one step adds to one branch of one request.
 
     `token_ids` are the new tokens only. `finish` is set on the branch's last output, errors

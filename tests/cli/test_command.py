@@ -85,9 +85,9 @@ def test_variables_count(parse: Callable[..., Any], monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     "args",
     [
-        ["--tp-size", "1"],
-        ["--tp", "1"],
-        ["--tensor-parallel-size=1"],
+        ["--pp-size", "1"],
+        ["--ep", "1"],
+        ["--pipeline-parallel-size=1"],
         ["--enable-mixed-chunk"],
         ["--tokenizer-mode", "auto"],
         ["--fastapi-root-path", ""],
@@ -100,8 +100,8 @@ def test_trivial_requests_are_accepted(parse: Callable[..., Any], args: list[str
 @pytest.mark.parametrize(
     ("args", "name"),
     [
-        (["--tp-size", "8"], "tp-size"),
-        (["--tp", "8"], "tp-size"),
+        (["--pp-size", "8"], "pp-size"),
+        (["--ep", "8"], "ep-size"),
         (["--tokenizer-mode", "slow"], "tokenizer-mode"),
         (["--enable-lora"], "enable-lora"),
         (["--cuda-graph-bs", "1", "2", "4"], "cuda-graph-bs"),
@@ -117,7 +117,7 @@ def test_missing_flags_are_refused(parse: Callable[..., Any], args: list[str], n
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        (["m", "--page-sise", "3"], "Unknown flag --page-sise. Did you mean --page-size?"),
+        (["m", "--page-sise", "3"], "Unknown flag --page-sise. Did you mean --page-size"),
         (["m", "--page-size"], "requires an argument"),
         (["m", "extra"], "unexpected extra argument"),
         ([], "No model was named."),

@@ -86,7 +86,7 @@ def test_version(sglcore: Run) -> None:
     [
         (["serv"], "serv"),
         (["serve"], "No model was named."),
-        (["serve", "m", "--tp-size", "2"], "`--tp-size` is a known SGLang flag"),
+        (["serve", "m", "--pp-size", "2"], "`--pp-size` is a known SGLang flag"),
         (["plugins", "list", "--famly", "x"], "Unknown flag --famly. Did you mean --family?"),
         (["plugins", "lst"], "lst"),
     ],

@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import psutil
 
@@ -18,16 +19,21 @@ START_TIMEOUT = 120.0
 
 
 class Server:
-    """A running `sglcore serve`; `url` once it is ready, `log` all it has printed."""
+    """A running `sglcore serve`; `url` once it is ready, `log` all it has printed.
 
-    def __init__(self, *arguments: str) -> None:
+    python: of another environment than this one. environment: its variables, instead of this process's.
+    """
+
+    def __init__(
+        self, *arguments: str, python: str = sys.executable, environment: Mapping[str, str] = os.environ
+    ) -> None:
         self.log: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "sglcore", "serve", *arguments],
+            [python, "-m", "sglcore", "serve", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            env={**environment, "HF_HUB_OFFLINE": "1"},
         )
         self._urls: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -57,9 +63,9 @@ class Server:
 
 
 @contextmanager
-def running(*arguments: str) -> Iterator[Server]:
-    """A server for the length of a block; nothing of it is left afterwards."""
-    server = Server(*arguments)
+def running(*arguments: str, **where: Any) -> Iterator[Server]:
+    """A server for the length of a block; nothing of it is left afterwards. `where`: as Server takes it."""
+    server = Server(*arguments, **where)
     try:
         yield server
     finally:

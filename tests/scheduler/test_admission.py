@@ -22,7 +22,9 @@ def test_queued_tokens_are_bounded_but_one_request_may_always_wait():
     drive.step()
     scheduler.add(ask("long", [2] * 30, 1))  # alone in the queue
     error = refused(scheduler, ask("more", [3], 1))
-    assert error.status == 429 and error.code == "queue_full" and "30 prompt tokens" in str(error) and "20" in str(error)
+    assert (
+        error.status == 429 and error.code == "queue_full" and "30 prompt tokens" in str(error) and "20" in str(error)
+    )
     scheduler.abort("long")
     for i in range(4):
         scheduler.add(ask(f"r{i}", [i] * 5, 1))

@@ -17,13 +17,16 @@ import zmq
 from engine.fakes import InlineExecutor
 from scheduler.fake import VOCAB, build, run_alone
 from server.client import events, http_client
-from server.scripted import HANG, ScriptedEngine, output, server_context, tiny_text
+from server.scripted import HANG, ScriptedEngine, model_info, output, server_context, tiny_text
+from sglcore.config import ServerConfig
 from sglcore.engine.client import ZmqClient
 from sglcore.engine.engine import Engine
 from sglcore.engine.link import ZmqPort
 from sglcore.engine.loop import EngineLoop
 from sglcore.plugins import select
+from sglcore.request import SessionParams
 from sglcore.scheduler import PriorityRules, Scheduler
+from sglcore.server.context import ServerContext
 
 pytestmark = pytest.mark.asyncio
 
@@ -38,6 +41,9 @@ class Served:
         sampling = {"max_new_tokens": new, "n": fields.pop("n", 1), "ignore_eos": True}
         body = {"input_ids": prompt, "rid": rid, "sampling_params": sampling, **fields}
         return await self.client.post("/generate", json=body)
+
+    async def pause(self) -> None:
+        await self.client.post("/pause_generation", json={"mode": "in_place"})
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until something holds in the engine's thread."""
@@ -66,7 +72,8 @@ async def served(folder: Path, **limits: Any) -> AsyncIterator[Served]:
     thread.start()
     engine = ZmqClient(f"ipc://{folder}/e")
     try:
-        context = server_context(engine, None, model={"vocab_size": VOCAB, "context_length": 512})  # type: ignore[arg-type]
+        config = ServerConfig(model_path="org/tiny-model")
+        context = ServerContext(config, engine, None, model_info(VOCAB, context_length=512))
         async with http_client(context) as client:
             yield Served(client, scheduler, gate)
     finally:
@@ -84,13 +91,13 @@ async def served(folder: Path, **limits: Any) -> AsyncIterator[Served]:
 
 async def test_abort_by_id_by_prefix_and_all(tmp_path: Path) -> None:
     async with served(tmp_path, rows=2) as engine:
-        engine.gate.clear()
-        rids = ("job-1", "job-2", "other", "last")
-        tasks = [asyncio.create_task(engine.generate(rid, [i], 400)) for i, rid in enumerate(rids)]
+        tasks = [asyncio.create_task(engine.generate("job-1", [1], 500))]
+        await engine.until(lambda: engine.scheduler.counts["generated_tokens"] > 2)
+        await engine.pause()  # so that none ends by itself
+        tasks += [asyncio.create_task(engine.generate(rid, [2], 400)) for rid in ("job-2", "other", "last")]
         await engine.until(lambda: len(engine.scheduler.requests) == 4)
         duplicate = await engine.generate("job-1", [1], 3)
         assert duplicate.status_code == 400 and duplicate.json()["error"]["param"] == "rid"
-        engine.gate.set()
         said = {"rid": "job-", "abort_message": "Superseded."}
         assert (await engine.client.post("/abort_request", json=said)).json() == {"aborted": 2}
         assert (await engine.client.post("/abort_request", json={"rid": "other"})).json() == {"aborted": 1}
@@ -139,47 +146,31 @@ async def test_flush_waits_for_as_long_as_it_is_told(tmp_path: Path) -> None:
     assert bad.status_code == 400 and bad.json()["error"]["param"] == "timeout"
 
 
-async def test_a_full_queue_says_when_to_come_back(tmp_path: Path) -> None:
-    async with served(tmp_path, rows=1, queued=1) as engine:
-        engine.gate.clear()
-        first = asyncio.create_task(engine.generate("0", [1], 2))
-        await engine.until(lambda: engine.scheduler.seats.occupied == 1)
-        second = asyncio.create_task(engine.generate("1", [1], 2))
-        await engine.until(lambda: len(engine.scheduler.requests) == 2)
-        # The loop's thread is held in a step; it reads the third when that ends and finds the second waiting.
-        third = asyncio.create_task(engine.generate("2", [1], 400))
-        fourth = asyncio.create_task(engine.generate("3", [1], 400))
-        engine.gate.set()
-        answers = await asyncio.gather(first, second, third, fourth)
-    refused = [a for a in answers if a.status_code == 429]
-    assert all(int(a.headers["retry-after"]) >= 1 and a.json()["error"]["code"] == "queue_full" for a in refused)
-    assert {a.status_code for a in answers} <= {200, 429}
-
-
-async def test_429_carries_retry_after_in_every_dialect(tmp_path: Path) -> None:
-    async with served(tmp_path, rows=1, queued_tokens=4) as engine:
-        task = asyncio.create_task(engine.generate("0", [1], 500))
-        await engine.until(lambda: engine.scheduler.running == 1)
-        waits = asyncio.create_task(engine.generate("1", [1, 2, 3], 1))
-        await engine.until(lambda: len(engine.scheduler.queue) == 1 or waits.done())
-        refused = None if waits.done() else await engine.generate("2", [1, 2], 1)
-        stream = None if waits.done() else await engine.generate("3", [1, 2], 1, stream=True)
-        await engine.client.post("/abort_request", json={"abort_all": True})
-        await asyncio.gather(task, waits)
-    for answer in (refused, stream):
-        assert answer is None or (answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1)
+@pytest.mark.parametrize("bound", [{"queued": 1}, {"queued_tokens": 3}])
+async def test_a_full_queue_says_when_to_come_back(tmp_path: Path, bound: dict[str, int]) -> None:
+    async with served(tmp_path, rows=1, **bound) as engine:
+        await engine.pause()
+        tasks = []
+        for i in range(2):
+            tasks.append(asyncio.create_task(engine.generate(f"r{i}", [1], 2)))
+            await engine.until(lambda: len(engine.scheduler.requests) == len(tasks))
+        refused = [await engine.generate(f"no{i}", [1, 2], 2, stream=bool(i)) for i in range(2)]
+        await engine.client.post("/continue_generation")
+        assert [(await task).status_code for task in tasks] == [200, 200]
+    for answer in refused:
+        assert answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1
+        assert answer.json()["error"]["code"] == "queue_full"
 
 
 async def test_a_deadline_cuts_an_answer_and_refuses_one_that_never_began(tmp_path: Path) -> None:
     async with served(tmp_path, rows=1) as engine:
-        engine.gate.clear()
-        cut = asyncio.create_task(engine.generate("cut", [1], 500, timeout=0.05))
-        await engine.until(lambda: engine.scheduler.seats.occupied == 1)
+        cut = asyncio.create_task(engine.generate("cut", [1], 500, timeout=1.0))
+        await engine.until(lambda: engine.scheduler.counts["generated_tokens"] > 2)
+        await engine.pause()  # the loop sleeps, and must wake for the deadlines
         never = asyncio.create_task(engine.generate("never", [2], 500, timeout=0.05))
-        await asyncio.sleep(0.1)  # the deadlines pass
-        engine.gate.set()
         first, second = await cut, await never
         bad = await engine.generate("bad", [1], timeout=0)
+        await engine.client.post("/continue_generation")
     assert first.json()["meta_info"]["finish_reason"]["type"] == "abort"
     assert first.json()["meta_info"]["finish_reason"]["status_code"] == 504
     assert (second.status_code, second.json()["error"]["code"]) == (504, "timeout")
@@ -204,7 +195,11 @@ async def test_sessions(tmp_path: Path) -> None:
     assert second["output_ids"] == run_alone([1, 2, *first["output_ids"], 3], 4)
     assert second["meta_info"]["prompt_tokens"] == 7
     assert cut["output_ids"] == run_alone([1, 2, first["output_ids"][0], 4], 4)
-    for answer, code in ((other, "session_request_not_found"), (closed, "session_not_found"), (gone, "session_not_found")):
+    for answer, code in (
+        (other, "session_request_not_found"),
+        (closed, "session_not_found"),
+        (gone, "session_not_found"),
+    ):
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
 
 
@@ -230,9 +225,7 @@ async def test_the_openai_dialect_has_priority_timeout_and_sessions(path: str) -
         bad = await client.post(path, json=prompt | {"priority": 2**40})
     (asked,) = engine.requests
     assert (asked.priority, asked.timeout) == (-7, 2.5)
-    params = asked.session
-    assert params is not None
-    assert (params.id, params.rid, params.offset, params.replace, params.drop_previous_output) == ("s", "r", 2, True, True)
+    assert asked.session == SessionParams(**session)
     assert (bad.status_code, bad.json()["error"]["param"]) == (400, "priority")
 
 

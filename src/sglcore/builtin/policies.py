@@ -52,7 +52,8 @@ class DepthFirstByWeight:
 
 def _paths(prefixes: list[tuple[bytes, bytes]]) -> dict[tuple[bytes, bytes], list[tuple[bytes, bytes]]]:
     """For each of the sorted prefixes: those of them that it begins with, the shortest first, itself last."""
-    paths, above = {}, []
+    paths: dict[tuple[bytes, bytes], list[tuple[bytes, bytes]]] = {}
+    above: list[tuple[bytes, bytes]] = []
     for namespace, prefix in prefixes:
         while above and not (above[-1][0] == namespace and prefix.startswith(above[-1][1])):
             above.pop()

@@ -180,7 +180,8 @@ def _attribute(name: str, type_: str, default: str, text: str) -> str:
 def _function(method: Method, owner: str = "") -> str:
     title = f"### {owner}.{method.name}" if owner else f"## {method.name}"
     notes = [f"*{word}.*\n" for word in ("Optional", "Property") if word.lower() in method.decorators]
-    return "\n".join([f"{title}\n", f"```python\n{method.signature}\n```\n", *notes, f"{_prose(method.text)}\n"])
+    text = [f"{_prose(method.text)}\n"] if method.text else []
+    return "\n".join([f"{title}\n", f"```python\n{method.signature}\n```\n", *notes, *text])
 
 
 def _hook(method: Method) -> str:

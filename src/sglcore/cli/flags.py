@@ -19,7 +19,8 @@ from sglcore.options import Option
 from sglcore.plugins import Plugins
 
 PREFIX = "SGLCORE_"
-ALIASES = {"model": "model_path"}  # other spellings that SGLang takes for a field
+# Other spellings that SGLang takes for a field.
+ALIASES = {"model": "model_path", "tp": "tp_size", "tensor-parallel-size": "tp_size"}
 RESERVED = frozenset({"config", "help", "extras"})
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _SHOWN = 80  # characters of a refused value that a message repeats

@@ -11,8 +11,6 @@ from sglcore.errors import ConfigError
 
 # Spelling -> the flag's name.
 SPELLINGS = {
-    "tp": "tp-size",
-    "tensor-parallel-size": "tp-size",
     "pipeline-parallel-size": "pp-size",
     "dp": "dp-size",
     "data-parallel-size": "dp-size",
@@ -25,7 +23,6 @@ SPELLINGS = {
 ON = "true"
 # Flag -> the one value that is accepted, because it asks for what sglcore does anyway; and why it is so.
 NEUTRAL: dict[str, tuple[str, str]] = {
-    "tp-size": ("1", "one device runs the model"),
     "pp-size": ("1", "one device runs the model"),
     "dp-size": ("1", "there is one replica"),
     "ep-size": ("1", "one device runs the model"),
@@ -38,7 +35,6 @@ NEUTRAL: dict[str, tuple[str, str]] = {
     "detokenizer-worker-num": ("1", "one process detokenizes"),
     "model-loader-extra-config": ("{}", "weight formats take no extra settings"),
     "sampling-backend": ("pytorch", "torch samples"),
-    "sampling-defaults": ("model", "the model's generation_config.json gives the defaults"),
     "grammar-backend": ("none", "there are no grammars"),
     "moe-a2a-backend": ("none", "one device runs the model"),
     "disaggregation-mode": ("null", "prefill and decode share an engine"),

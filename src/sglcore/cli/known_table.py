@@ -56,7 +56,7 @@ GROUPS = (
     ),
     Group(
         "parallelism",
-        "tp-size pp-size pp-max-micro-batch-size pp-async-batch-depth dp-size load-balance-method dist-init-addr "
+        "pp-size pp-max-micro-batch-size pp-async-batch-depth dp-size load-balance-method dist-init-addr "
         "nnodes node-rank attn-cp-size dcp-size cp-strategy moe-dp-size enable-dp-attention enable-dp-lm-head "
         "enable-two-batch-overlap enable-single-batch-overlap tbo-token-distribution-threshold "
         "enable-attn-tp-input-scattered enable-nsa-prefill-context-parallel nsa-prefill-cp-mode enable-nccl-nvls "

@@ -24,7 +24,8 @@ class ModelSpec(Spec):
         what a given checkpoint really needs, its `kv_groups` say.
     fallback: serves any architecture; tried only when no other model serves.
     platforms: device types; dtypes: compute types, torch's names; empty means any.
-    tensor_parallel: builds its share from `BuildContext.tp_rank`. quantization: its linear layers ask
+    tensor_parallel: builds its share from `BuildContext.tp_rank`; without it, the constructor raises ConfigError
+        where `tp_size` is more than 1. quantization: its linear layers ask
         `BuildContext.quant`, as those of `sglcore.layers` do. lora: its linear layers can take adapters.
     hidden_states: gives hidden states where `ForwardInputs.hidden_index` asks for them.
     priority: breaks ties between models that serve one architecture (through `replaces`), highest first.

@@ -171,9 +171,10 @@ class Processors:
         groups: dict[int, list[tuple[Seat, list[int]]]] = defaultdict(list)
         for i, row in enumerate(batch.rows.tolist()):
             seat = self._seats.get(row)
-            if seat is not None and seat.built is not None and seat.failure is None and seat.built.spec.needs_tokens:
-                if result.num_tokens[i]:
-                    groups[id(seat.built)].append((seat, result.tokens[i, : result.num_tokens[i]].tolist()))
+            if seat is None or seat.built is None or seat.failure is not None or not result.num_tokens[i]:
+                continue
+            if seat.built.spec.needs_tokens:
+                groups[id(seat.built)].append((seat, result.tokens[i, : result.num_tokens[i]].tolist()))
         for pairs in groups.values():
             try:
                 _accept(pairs)
@@ -200,8 +201,8 @@ class Processors:
             return
         if seat.built is not None:
             seat.built.breaker.failed(error)
-        text = str(error) if isinstance(error, SglcoreError) else "The logits processor failed; the server's log has it."
-        seat.failure = _error(text)
+        told = isinstance(error, SglcoreError)
+        seat.failure = _error(str(error) if told else "The logits processor failed; the server's log has the cause.")
 
 
 def _accept(pairs: list[tuple[Seat, list[int]]]) -> None:

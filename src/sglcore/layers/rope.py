@@ -16,6 +16,10 @@ SEQUENCE_LENGTHS = "sequence_lengths"
 class RotaryEmbedding:
     """Angles position * inverse frequency for the rotary part of each head.
 
+    Reads `rope_parameters` of `ctx.config`, or the older `rope_theta` and `rope_scaling`, beside
+    `partial_rotary_factor` and `max_position_embeddings`; `layer_type` picks one where the settings are nested by
+    it. Raises ConfigError for a scaling that is unknown or lacks a number.
+
     Scalings that depend on the sequence's length (dynamic, longrope) take it from
     `inputs.extra["sequence_lengths"]`, int64 [tokens]: for each token its sequence's length as known so far
     (the whole prompt, while a prompt is computed in chunks). Without it, position + 1 stands in, which is

@@ -165,6 +165,25 @@ class KVLedger:
         table.num_pages[rows] += need
         return tuple(taken)
 
+    def reserve_row(self, row: int, upto: int) -> NewPages | None:
+        """`reserve` for one row: the same, without the arithmetic over arrays."""
+        table = self.rows
+        first, end = int(table.num_pages[row]), self.pages_for(upto)
+        if end <= first:
+            return ()
+        if any(self.windows):
+            self._slide(np.array([row], dtype=np.int32))
+        if not self._make_room(end - first):
+            return None
+        rows, index = np.full(end - first, row, dtype=np.int32), np.arange(first, end, dtype=np.int32)
+        taken = []
+        for g, allocator in enumerate(self.allocators):
+            pages = allocator.take(end - first)
+            table.pages[g][row, first:end] = pages
+            taken.append((rows, index, pages))
+        table.num_pages[row] = end
+        return tuple(taken)
+
     def commit(self, row: int, count: int) -> None:
         """The first `count` tokens of the row are computed and sound: their full pages enter the tree."""
         old, start, end = self.node[row], int(self.n_tree[row]), count // self.page_size

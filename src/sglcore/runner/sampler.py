@@ -91,7 +91,8 @@ def _pick(
     """Draw among candidates [n, m], likeliest first: (token ids [n], whether all that may be drawn were among them)."""
     keep = _kept(values, scores, draw)
     noisy = (values + gumbel_at(draw.seed, draw.position, ids)).masked_fill_(~keep, float("-inf"))
-    return ids.gather(-1, noisy.argmax(-1, keepdim=True)).squeeze(-1), ~keep[:, -1]
+    enough = ~keep[:, -1] & (draw.top_k <= values.shape[-1])
+    return ids.gather(-1, noisy.argmax(-1, keepdim=True)).squeeze(-1), enough
 
 
 def _kept(values: torch.Tensor, scores: torch.Tensor, draw: Draw) -> torch.Tensor:

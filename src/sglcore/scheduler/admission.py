@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sglcore.errors import RequestError
 from sglcore.memory.ledger import KVLedger
@@ -31,8 +31,8 @@ class Limits:
     queued_tokens: int | None = None
     overtakes: int = OVERTAKES
     timeout: float | None = None
-    priority: PriorityRules = PriorityRules()
-    sessions: SessionLimits = SessionLimits()
+    priority: PriorityRules = field(default_factory=PriorityRules)
+    sessions: SessionLimits = field(default_factory=SessionLimits)
 
 
 class Admission:

@@ -66,9 +66,7 @@ class Changes:
         self.entered, self.left, self.new_pages = [], [], []
         return batch
 
-    def _input_logprobs(
-        self, chunks: Chunks, starts: np.ndarray, decoding: int
-    ) -> dict[int, tuple[int, np.ndarray]]:
+    def _input_logprobs(self, chunks: Chunks, starts: np.ndarray, decoding: int) -> dict[int, tuple[int, np.ndarray]]:
         """For rows in prefill that asked: from which computed position on, and the prompt tokens that follow."""
         wanted: dict[int, tuple[int, np.ndarray]] = {}
         for i, ((row, count), start) in enumerate(zip(chunks, starts.tolist(), strict=True), decoding):

@@ -64,7 +64,7 @@ class Commit:
             for i, at in enumerate(index.tolist()):
                 found = result.logprobs.get(at)
                 if found is not None:
-                    outputs[i] = output(taken[plain[i]], outputs[i].token_ids, None, [found])  # type: ignore[arg-type]
+                    outputs[i] = output(taken[plain[i]], outputs[i].token_ids, None, [found])
         for i in np.flatnonzero(ended).tolist():
             branch = taken[plain[i]]
             assert branch is not None

@@ -35,7 +35,9 @@ class StopCheck:
         return ended
 
     def _is_eos(self, tokens: np.ndarray) -> np.ndarray:
-        found = np.zeros(len(tokens), dtype=bool)  # a comparison for each of the few ids: np.isin takes ten times as long
+        found = np.zeros(
+            len(tokens), dtype=bool
+        )  # a comparison for each of the few ids: np.isin takes ten times as long
         for eos in self.eos:
             found |= tokens == eos
         return found

@@ -76,7 +76,7 @@ class Planner:
             if not self.seats.take(branch, kept_back // self.seats.ledger.page_size):
                 break
             self.on_seat(branch)
-            kept_back += self.ratio.reserve(t, [branch.row])
+            kept_back += self.ratio.reserve_row(t, branch.row)
             budget -= self._chunk(branch.row, budget, chunks)
             if budget <= 0 or not t.free_seats:
                 break

@@ -29,6 +29,10 @@ class NewTokenRatio:
         """A row was retracted: be careful again."""
         self.value = min(1.0, self.value + 0.1)
 
+    def reserve_row(self, rows: RowTable, row: int) -> int:
+        """`reserve` for one row."""
+        return int(min(int(rows.limit[row]) - int(rows.target[row]), LONGEST_ESTIMATE) * self.value)
+
     def reserve(self, rows: RowTable, only: Sequence[int] = ()) -> int:
         """Tokens to keep free for the rows running now, or for `only` these."""
         which = list(only) or rows.active

@@ -103,14 +103,15 @@ class Preemption:
         return chosen if self._gain(chosen) >= shortage and (chosen or not seat) else []
 
     def _weaker(self, branch: Branch) -> list[int]:
-        table, seats = self.seats.rows, self.seats
-        rows = np.flatnonzero(table.active)
-        own = np.array([seats.taken[r].priority for r in rows.tolist()])  # type: ignore[union-attr]
-        protected = np.array([seats.taken[r].passed >= self.queue.overtakes for r in rows.tolist()], bool)  # type: ignore[union-attr]
-        ahead = branch.priority - own
-        weak = (ahead > 0) & (ahead >= self.rules.threshold) & ~protected
-        order = np.lexsort((-seats.seniority[rows], own))
-        return [int(rows[i]) for i in order if weak[i]]
+        """Rows that `branch` may take the seat of, the first to go first."""
+        seats, weak = self.seats, []
+        for row in np.flatnonzero(seats.rows.active).tolist():
+            own = seats.taken[row]
+            assert own is not None
+            ahead = branch.priority - own.priority
+            if ahead > 0 and ahead >= self.rules.threshold and own.passed < self.queue.overtakes:
+                weak.append((own.priority, -int(seats.seniority[row]), row))
+        return [row for _, _, row in sorted(weak)]
 
     def _gain(self, rows: list[int]) -> int:
         """Pages that come free, or can be evicted, when these rows are retracted, and those kept back for them."""

@@ -50,7 +50,7 @@ class Seats:
         asked, usable = branch.request.asked, usable_prefix(branch)
         cached = self.ledger.admit(row, asked.namespace, usable, tenant=asked.tenant, priority=branch.priority)
         prefix = tuple(p[row, : t.num_pages[row]].copy() for p in t.pages)
-        pages = self.ledger.reserve(np.array([row], dtype=np.int32), np.array([len(branch.tokens)]))
+        pages = self.ledger.reserve_row(row, len(branch.tokens))
         if pages is None:
             self.ledger.release(row, 0)
             t.leave(row)

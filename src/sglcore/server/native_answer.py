@@ -74,7 +74,7 @@ class NativeAnswer:
 
     def _body(self, ask: GenerateRequest, branch: Branch) -> dict[str, Any]:
         piece = branch.last
-        meta = {
+        meta: dict[str, Any] = {
             "id": ask.rid,
             "finish_reason": native_finish(piece.finish, len(branch.ids)) if piece and piece.finish else None,
             # of a session's request the engine knows how many there are

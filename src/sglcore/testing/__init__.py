@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sglcore.testing.attention import AttentionConformance
+    from sglcore.testing.evictions import EvictionConformance
     from sglcore.testing.formats import WeightFormatConformance
     from sglcore.testing.grammars import GrammarConformance
     from sglcore.testing.harness import ModelHarness, PagedPool, PagedRow
@@ -37,6 +38,7 @@ VERSION = 2
 
 _HOMES = {
     "AttentionConformance": "attention",
+    "EvictionConformance": "evictions",
     "GrammarConformance": "grammars",
     "InitConformance": "init",
     "LogitsProcessorConformance": "logits_processors",
@@ -62,6 +64,7 @@ _HOMES = {
 __all__ = [
     "VERSION",
     "AttentionConformance",
+    "EvictionConformance",
     "GrammarConformance",
     "InitConformance",
     "LogitsProcessorConformance",

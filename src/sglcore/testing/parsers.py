@@ -198,7 +198,8 @@ class ToolParserConformance(ParserConformance):
     """A tool parser, with `call` to say how its model writes a call.
 
     text_after: whether text may follow a call. streams: whether arguments are told before they are complete.
-    strings: the texts that arguments are made of; change it for a format that cannot hold some of them.
+    strings: the texts that arguments are made of, and keys: the arguments' names; change them for a format that
+    cannot hold some of them.
     """
 
     spec: ClassVar[ToolParserSpec]
@@ -215,13 +216,16 @@ class ToolParserConformance(ParserConformance):
         bits = st.sampled_from([*self.spec.markers, *EDGES, "Zürich"])
         return st.lists(bits | st.text(max_size=3), max_size=5).map(_without_surrogates)
 
+    def keys(self) -> st.SearchStrategy[str]:
+        return self.strings()
+
     def arguments(self) -> st.SearchStrategy[dict[str, Any]]:
         """Random arguments of a call."""
         leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
         values = st.recursive(
             leaves | self.strings(), lambda v: st.lists(v, max_size=2) | st.dictionaries(self.strings(), v, max_size=2)
         )
-        return st.dictionaries(self.strings(), values, max_size=3)
+        return st.dictionaries(self.keys(), values, max_size=3)
 
     def samples(self) -> Iterator[str]:
         yield from super().samples()

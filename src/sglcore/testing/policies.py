@@ -84,7 +84,9 @@ class PolicyConformance(SpecConformance):
         assert len(queue) == len(kept) and all(a is b for a, b in zip(queue, kept, strict=True)), (
             "it reorders the queue that it is given; a new sequence must come back"
         )
-        assert facts == [(b.rid, b.queued_at, b.tokens.tobytes(), b.cached, b.priority) for b in queue], "it changes a branch"
+        assert facts == [(b.rid, b.queued_at, b.tokens.tobytes(), b.cached, b.priority) for b in queue], (
+            "it changes a branch"
+        )
         assert len(self._order(tuple(queue))) == len(queue)
 
     def test_the_same_queue_gives_the_same_order(self) -> None:

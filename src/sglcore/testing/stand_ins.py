@@ -42,7 +42,10 @@ class StandInEngine:
                 for branch in range(request.n)
             ]
 
-    async def abort(self, rid: str) -> int:
+    def end_branch(self, rid: str, branch: int) -> None:
+        """Nothing to save: the stand-in computes nothing."""
+
+    async def abort(self, rid: str, message: str = "") -> int:
         """How many requests of that id or prefix there were."""
         self._check()
         return sum(request.rid.startswith(rid) for request in self.requests)

@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from sglcore.contracts.families import FAMILIES
+from sglcore.contracts.policies import EvictionSpec
 
 # family -> module and class of the kit whose checks need no more than the Spec; others need shapes or files.
 HOMES = {
@@ -37,5 +38,7 @@ def suite(family: str, spec: Any) -> type | None:
 
         return init_suite((("hooks", spec.__name__, spec.__name__),))
     module, name = HOMES.get(family, ("specs", "SpecConformance"))
+    if isinstance(spec, EvictionSpec):
+        module, name = "evictions", "EvictionConformance"
     base = getattr(importlib.import_module(f"sglcore.testing.{module}"), name)
     return type(f"Test{''.join(word.title() for word in family.split('_'))}", (base,), {"spec": spec, "family": family})

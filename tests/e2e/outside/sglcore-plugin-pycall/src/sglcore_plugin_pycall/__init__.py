@@ -1,0 +1,1 @@
+"""Tool calls as a list of Python calls."""
