@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def strict_books() -> Iterator[None]:
-    """An engine that a test builds or starts ends where its KV books do not balance; they are read whenever it rests."""
+    """An engine that a test builds or starts ends where its KV books do not balance; it looks whenever it rests."""
     from sglcore.engine import build, cache
 
     def strict(*args: Any, **options: Any) -> Any:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from sglcore.config import EngineConfig, build_config
@@ -23,11 +24,13 @@ from sglcore.engine.loop import EngineLoop
 from sglcore.engine.messages import Abort, Outputs, Submit
 from sglcore.engine.model_files import open_checkpoint, resolve_model, text_checkpoint
 from sglcore.engine.phases import Phases, Progress
-from sglcore.engine.processors import check_processor
+from sglcore.engine.processor_check import check_processor
 from sglcore.engine.sampling import (
     DEFAULT_TOKENS,
+    LogprobIds,
     NativeSampling,
     Seed,
+    TopLogprobs,
     check_ids,
     convert,
     sampling_defaults,
@@ -116,7 +119,10 @@ class LLM:
         """
         many = _as_list(prompts)
         params = _per_prompt(sampling_params, len(many))
-        check_ids(token_ids_logprob, self.info["vocab_size"], "token_ids_logprob")
+        wanted = convert(
+            {"top_logprobs_num": top_logprobs_num, "token_ids_logprob": list(token_ids_logprob)}, _Logprobs
+        )
+        check_ids(wanted.token_ids_logprob, self.info["vocab_size"], "token_ids_logprob")
         options: dict[str, Any] = {
             "processor": custom_logit_processor,
             "return_logprob": return_logprob,
@@ -280,6 +286,11 @@ def _per_prompt(params: dict[str, Any] | Sequence[dict[str, Any]] | None, count:
     if len(params) != count:
         raise RequestError(f"{count} prompts and {len(params)} sampling_params.", param="sampling_params")
     return list(params)
+
+
+class _Logprobs(msgspec.Struct):
+    top_logprobs_num: TopLogprobs
+    token_ids_logprob: LogprobIds
 
 
 class _Fields(NativeSampling, kw_only=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sglcore.cli import contracts_page
-from sglcore.cli.contracts_page import CHOSEN, pages
+from sglcore.cli.contracts_page import CHOSEN, KITS, pages
 from sglcore.cli.contracts_source import SOURCE, Class, read
 from sglcore.config import ServerConfig
 from sglcore.contracts.families import FAMILIES
@@ -48,6 +48,24 @@ def test_every_family_has_a_page_that_says_what_it_is(family) -> None:
 def test_every_class_stands_on_some_page() -> None:
     text = "\n".join(pages().values())
     assert [c.name for _, c in CLASSES if f"\n## {c.name}\n" not in text] == []
+
+
+OWN = {"reference", "quantized", "rope_scaling"}  # what layers are made of, and tests compare with
+
+
+@pytest.mark.parametrize("kit", KITS)
+def test_every_part_of_a_kit_stands_on_its_page_with_what_it_takes(kit) -> None:
+    found = {p.stem for p in (SOURCE / kit).glob("*.py") if p.stem != "__init__"}
+    assert set(KITS[kit][1:]) == found - OWN
+    text = (COMMITTED / f"{kit}.md").read_text(encoding="utf-8")
+    for name in KITS[kit][1:]:
+        module = read(f"../{kit}/{name}")
+        for shown in (*module.classes, *module.functions):
+            assert f"### {shown.name}\n" in text
+            assert shown.text, f"{kit}/{name}.py: nothing said about {shown.name}"
+        for made in (c for c in module.classes if not c.attributes):
+            assert f"#### {made.name}.__init__\n\n```python\ndef __init__(" in text
+    assert f"contracts/{kit}.md" in (ROOT / "mkdocs.yml").read_text()
 
 
 @pytest.mark.parametrize("module, shown", CLASSES, ids=named)

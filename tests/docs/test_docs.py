@@ -109,6 +109,7 @@ SPEAKS_OF_CODE = [
     "hooks.md",
     "conformance.md",
     "write-a-plugin.md",
+    "write-a-model.md",
     "plugin-versions.md",
 ]
 ROOTS = (

@@ -33,20 +33,25 @@ def ours(name: str) -> bool:
     return low.endswith(".pth") or low.startswith(("sglcore", "_sglcore", "__editable__", "_editable"))
 
 
+def variables() -> dict[str, str]:
+    """This process's variables without what leads Python or sglcore anywhere."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV", "SGLCORE"))}
+    return kept | {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+
+
 class Environment:
     """Lives in `folder`; nothing of this repository can be imported in it until it is installed there."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.variables = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV", "SGLCORE"))}
-        self.variables |= {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        self.variables = variables()
         venv.create(folder / "venv", symlinks=True, with_pip=False)
         self.scripts = folder / "venv" / "bin"
         self.python = str(self.scripts / "python")
-        self._link_third_party(folder / "third-party")
+        self._link_third_party(folder / "third-party" / "site-packages")  # a name that tools know
 
     def _link_third_party(self, links: Path) -> None:
-        links.mkdir()
+        links.mkdir(parents=True)
         for home in dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib")):
             for path in Path(home).iterdir():
                 if not ours(path.name) and not (links / path.name).exists():

@@ -16,7 +16,7 @@ from transformers import Olmo2Config, Olmo2ForCausalLM, PreTrainedTokenizerFast
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"]
-CALL = ["[get_weather(", "city=", "'Z", "ürich", "', days=", "[1, 2]", ")]"]
+CALL = ["[get_weather(", "city=", "'Bern'", ", days=", "[1, 2]", ")]"]
 CHAIN = ["<|assistant|>", *CALL, "<|end|>"]
 HIDDEN = 64
 TEMPLATE = (
@@ -62,7 +62,7 @@ def make(folder: Path) -> Any:
         ids = text.convert_tokens_to_ids(CHAIN)
         directions = torch.linalg.qr(torch.randn(HIDDEN, len(CHAIN) - 1)).Q.t()  # [links, hidden], orthonormal
         model.model.embed_tokens.weight[ids[:-1]] = 40 * directions
-        model.lm_head.weight[ids[1:]] = 4 * directions
+        model.lm_head.weight[ids[1:]] = 2 * directions
     model.save_pretrained(folder)
     text.save_pretrained(folder)
     return model

@@ -177,7 +177,7 @@ def test_outputs_of_an_earlier_request_with_the_same_id_are_dropped(bare):
         task, identity, old = await submitted(client, bare, "a")
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        assert msgspec.msgpack.decode(bare.socket.recv_multipart()[1], type=ToEngine) == Abort("a", exact=True)
+        assert msgspec.msgpack.decode(bare.socket.recv_multipart()[1], type=ToEngine) == Abort("a", exact=True, kept=0)
         task, _, new = await submitted(client, bare, "a")
         bare.socket.send_multipart((identity, answer(old, 1, None)))
         bare.socket.send_multipart((identity, answer(new, 2, FinishReason("length"))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 
 from parity.tiny import VOCAB, make
 from sglcore.contracts.logits_processors import ProcessorContext
-from sglcore.engine.processors import MAX_ARGUMENTS, Processors, check_processor
+from sglcore.engine.processor_check import MAX_ARGUMENTS, check_processor
+from sglcore.engine.processors import Processors
 from sglcore.errors import RequestError
 from sglcore.isolation import Faults
 from sglcore.llm import LLM
@@ -106,7 +108,11 @@ def test_an_exception_fails_its_own_request_alone_and_is_counted(llm, method, af
     assert (got[1].status, got[1].code, got[1].param) == (500, "logits_processor_error", "custom_logit_processor")
     assert method not in str(got[1])  # the plugin's own words stay in the log
     (row,) = llm.faults.rows()
-    assert (row["plugin"], row["hook"], row["last"]) == ("sglcore-plugin-trial", "logits_processors:trial", "ValueError")
+    assert (row["plugin"], row["hook"], row["last"]) == (
+        "sglcore-plugin-trial",
+        "logits_processors:trial",
+        "ValueError",
+    )
     assert row["errors"] == 1
 
 
@@ -133,3 +139,19 @@ def test_a_batch_is_one_call(llm):
     ask(llm, *[("trial", {"token": 20 + i}) for i in range(5)])
     built = llm.engine.processors._built["trial"].processor
     assert built.applied <= 8  # six steps, and what an overlapped loop computes for nothing
+
+
+def test_greedy_rows_are_spared_a_processor_that_keeps_the_best(llm, monkeypatch):
+    from engine import trial_processors
+
+    spec = dataclasses.replace(trial_processors.TRIAL, keeps_best=True)
+    monkeypatch.setattr(trial_processors, "TRIAL", spec)
+    assert ask(llm, ("trial", {"token": 20})) == ask(llm, ("", {}))
+    assert llm.engine.processors._built["trial"].processor.applied == 0
+    shown = llm.generate(
+        [5, 6, 7],
+        {"max_new_tokens": 2, "temperature": 0, "custom_params": {"token": 20}},
+        return_logprob=True,
+        custom_logit_processor="trial",
+    )
+    assert shown[0]["output_ids"] == [20, 21]  # what it says is kept would show in logprobs, so it is asked

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sglcore.batch import Batch, RowEntry
 from sglcore.engine.blackbox import BlackBox, digest, in_flight
+from sglcore.engine.journal import Journal
 from sglcore.engine.replay import CLEARED, Quarantine, Record
 from sglcore.request import (
     FinishReason,
@@ -18,6 +19,7 @@ from sglcore.request import (
     Request,
     RequestOutput,
     SamplingParams,
+    SessionParams,
     TokenLogprobs,
     pack_ids,
 )
@@ -154,6 +156,31 @@ def test_the_black_box_names_those_in_flight(tmp_path, rows: int):
     box.began(batch(2, [0], []))
     box.began(batch(3, [rows - 1], []))
     assert in_flight(path) == {digest("request 0"), digest(f"request {rows - 1}")}
+
+
+def test_the_journal_tells_sessions_in_order_and_the_latest_pause():
+    journal = Journal()
+    journal.called("open_session", {"session_id": None, "capacity": 100}, "s")
+    journal.called("open_session", {"session_id": "t", "capacity": 0}, "t")
+    asked = ask(session=SessionParams(id="s"))
+    journal.ended(asked, [5, 6])
+    journal.ended(ask(session=SessionParams(id="never opened")), [5])
+    journal.ended(ask(), [5])
+    journal.called("pause_generation", {"mode": "abort"}, None)
+    told = [(call.call, call.name, call.arguments) for call in journal.tell()]
+    assert told == [
+        (0, "open_session", {"session_id": "t", "capacity": 0}),
+        (0, "open_session", {"session_id": "s", "capacity": 100}),
+        (
+            0,
+            "restore_session",
+            {"rid": "r", "session": asked.session, "input_ids": asked.input_ids, "output_ids": pack_ids([5, 6])},
+        ),
+        (0, "pause_generation", {"mode": "in_place"}),
+    ]
+    journal.called("continue_generation", {}, None)
+    journal.called("close_session", {"session_id": "s"}, None)
+    assert [call.name for call in journal.tell()] == ["open_session"]
 
 
 def test_a_missing_or_torn_black_box_says_nothing(tmp_path):

@@ -157,3 +157,18 @@ def test_a_row_that_was_left_with_its_pages_is_cleared():
     assert ledger.settle() == 1
     ledger.check()
     assert drain(ledger) == set(range(30)) - own
+
+
+def test_a_reader_of_a_whole_prefix_that_went_still_keeps_its_namespace():
+    ledger = make()
+    end(ledger, start(ledger, [1, 2, 3]))
+    reader = start(ledger, [1, 2, 3, 4])
+    (node,) = ledger.tree.nodes()
+    ledger.allocators[0].give(node.pages[0][:1])
+    ledger.settle()
+    root = ledger.node[reader]
+    assert root is not None and root.parent is None and root.lock == 1
+    assert ledger.tree.match("", np.array([9], np.int32)).node is root
+    end(ledger, reader)
+    assert root.lock == 0
+    ledger.check()

@@ -24,17 +24,17 @@ def tree_of(order: str) -> RadixTree:
 @pytest.mark.parametrize(
     ("order", "gone"),
     [
-        ("lru", [2, 4, 1, 3]),  # 1 and then 3 were used last
+        ("lru", [2, 4, 3, 1]),  # 3 and then 1 were used last
         ("fifo", [1, 2, 3, 4]),
         ("lfu", [2, 4, 1, 3]),  # 2 and 4 never, 1 once, 3 twice
-        ("priority", [4, 1, 3, 2]),  # -1; then 0, the longer unused first; then 5
+        ("priority", [4, 3, 1, 2]),  # -1; then 0, the longer unused first; then 5
     ],
 )
 def test_what_goes_first(order, gone):
     tree = tree_of(order)
     tree.match("", ids(3))
-    tree.match("", ids(1))
     tree.match("", ids(3))
+    tree.match("", ids(1))
     assert [int(tree.evict([1])[0][0]) for _ in range(4)] == gone
 
 
@@ -42,6 +42,16 @@ def test_a_use_raises_the_priority_of_what_is_used():
     tree = tree_of("priority")
     tree.match("", ids(4), priority=9)
     assert [int(tree.evict([1])[0][0]) for _ in range(4)] == [1, 3, 2, 4]
+
+
+def test_a_split_leaves_both_parts_the_rank_of_the_whole():
+    tree = RadixTree(1, (0,), order=ORDERS["priority"]())
+    root = tree.match("", ids(9)).node
+    tail, _ = tree.insert(root, ids(1, 2), [ids(1, 2)], priority=5)
+    tree.insert(root, ids(3), [ids(3)], priority=1)
+    upper = tree.match("", ids(1), priority=-9).node  # splits
+    assert (tail.priority, upper.priority, tail.born, upper.hits) == (5, 5, upper.born, 1)
+    assert [int(tree.evict([1])[0][0]) for _ in range(3)] == [3, 2, 1]
 
 
 def test_a_parent_goes_after_its_children_whatever_its_rank():

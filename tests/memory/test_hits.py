@@ -47,6 +47,7 @@ def test_an_evicted_prefix_is_told_from_one_that_never_was():
     ledger.allocators[0].give(np.array([0, 1], np.int32))
     ledger.check()
     assert serve(ledger, A) == (0, "evicted")
+    assert len(ledger.tree.evicted) == 0  # it is cached again
     assert serve(ledger, A) == (8, "")
     assert serve(ledger, [7] * 8) == (0, "no_match")
 

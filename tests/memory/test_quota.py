@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from sglcore.memory.eviction import LeastRecentlyUsed
 from sglcore.memory.ledger import CacheOptions, GroupPages, KVLedger
+from sglcore.memory.quota import TenantQuota
+from sglcore.memory.radix import RadixTree
 from sglcore.memory.rows import RowTable
 
 
@@ -71,3 +74,16 @@ def test_tenants_without_number_leave_nothing_behind():
 
 def test_no_bound_no_books():
     assert make(None).quota is None
+
+
+def test_pages_that_a_window_group_gets_later_are_charged():
+    quota = TenantQuota((10, 10), LeastRecentlyUsed())
+    tree = RadixTree(1, (0, 2), quota=quota)
+    root = tree.match("", np.array([1], np.int32)).node
+    tokens, pages = np.array([1, 2, 3], np.int32), np.array([0, 1, 2], np.int32)
+    tree.insert(root, tokens, [pages, np.array([-1, -1, 2], np.int32)], "ann")
+    assert quota.pages("ann") == [3, 1]
+    tree.insert(root, tokens, [pages, pages], "bob")  # fills what is missing; the node stays ann's
+    assert quota.pages("ann") == [3, 3] and quota.pages("bob") == [0, 0]
+    tree.evict([3, 3])
+    assert len(quota) == 0

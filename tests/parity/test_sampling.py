@@ -120,9 +120,7 @@ def test_all_fields_in_one_crowd(tiny, flags):
         stats = llm.engine.stats()
         again = [llm.generate(p, s)[0]["output_ids"] for p, s in list(zip(asked, params, strict=True))[7:12]]
         llm.engine.scheduler.ledger.check()
-    positions = sum(
-        check(model, p, a["output_ids"], s) for p, a, s in zip(asked, answers, params, strict=True)
-    )
+    positions = sum(check(model, p, a["output_ids"], s) for p, a, s in zip(asked, answers, params, strict=True))
     assert positions > NEW * len(asked) / 2
     assert again == [a["output_ids"] for a in answers[7:12]]  # alone and in the crowd
     if "max_total_tokens" in flags:
@@ -130,7 +128,7 @@ def test_all_fields_in_one_crowd(tiny, flags):
 
 
 def test_branches_have_penalties_and_seeds_of_their_own(tiny):
-    path, model = tiny
+    path, _model = tiny
     params = {"max_new_tokens": NEW, "temperature": 1.0, "seed": 5, "repetition_penalty": 1.3, "ignore_eos": True}
     with LLM(str(path), skip_tokenizer_init=True, max_total_tokens=2048) as llm:
         three = [a["output_ids"] for a in llm.generate(prompts(1)[0], params | {"n": 3})]
@@ -139,7 +137,9 @@ def test_branches_have_penalties_and_seeds_of_their_own(tiny):
     assert len({tuple(ids) for ids in three}) == 3
 
 
-@pytest.mark.parametrize("flags", [{"chunked_prefill_size": 7}, {"page_size": 16, "chunked_prefill_size": 512}], ids=str)
+@pytest.mark.parametrize(
+    "flags", [{"chunked_prefill_size": 7}, {"page_size": 16, "chunked_prefill_size": 512}], ids=str
+)
 @pytest.mark.parametrize("start", [0, 9, -1])
 @pytest.mark.parametrize("params", [CASES[0], CASES[1], CASES[8], CASES[4]], ids=str)
 def test_logprobs_equal_transformers(tiny, flags, start, params):
@@ -187,7 +187,9 @@ def compare(meta: dict[str, Any], which: str, tokens: list[int], expected: torch
         assert values == pytest.approx(expected[step, list(ids)].tolist(), abs=1e-4)
 
 
-@pytest.mark.parametrize("flags", [{"chunked_prefill_size": 7}, {"max_total_tokens": 160}], ids=["chunks", "retraction"])
+@pytest.mark.parametrize(
+    "flags", [{"chunked_prefill_size": 7}, {"max_total_tokens": 160}], ids=["chunks", "retraction"]
+)
 def test_hidden_states_equal_transformers(tiny, flags):
     path, model = tiny
     asked = prompts(8)
@@ -204,6 +206,50 @@ def test_hidden_states_equal_transformers(tiny, flags):
         got = torch.tensor([*first, *rest])
         assert len(first) == len(prompt) and got.shape == (len(whole) - 1, expected.shape[1])
         assert torch.allclose(got, expected[:-1], atol=1e-4)
+
+
+def test_hidden_states_have_bounds(tiny):
+    path, _ = tiny
+    with LLM(str(path), skip_tokenizer_init=True, max_total_tokens=2048) as llm:
+        for size, words in ((2**22, "16777216"), (0, "does not give hidden states")):
+            llm.engine.hidden_size = size
+            with pytest.raises(RequestError, match=words) as caught:
+                llm.generate([5] * 9, {"max_new_tokens": 9}, return_hidden_states=True)
+            assert caught.value.param == "return_hidden_states"
+
+
+@pytest.mark.parametrize(
+    "options, param",
+    [
+        ({"top_logprobs_num": 129}, "top_logprobs_num"),
+        ({"top_logprobs_num": -1}, "top_logprobs_num"),
+        ({"token_ids_logprob": [VOCAB]}, "token_ids_logprob"),
+        ({"token_ids_logprob": [1] * 1025}, "token_ids_logprob"),
+        ({"custom_logit_processor": "no_repeat"}, "custom_logit_processor"),
+    ],
+)
+def test_options_out_of_bounds_are_refused_by_name(tiny, options, param):
+    with LLM(str(tiny[0]), skip_tokenizer_init=True, max_total_tokens=512) as llm:
+        with pytest.raises(RequestError) as caught:
+            llm.generate([5, 6], {"max_new_tokens": 2}, return_logprob=True, **options)
+        assert caught.value.param == param
+
+
+def test_defaults_come_from_generation_config_unless_openai_is_asked_for(tiny, tmp_path):
+    import json
+    import shutil
+
+    path = shutil.copytree(tiny[0], tmp_path / "model")
+    given = {"do_sample": True, "temperature": 0.5, "top_k": 3, "repetition_penalty": 1.5, "eos_token_id": EOS}
+    (path / "generation_config.json").write_text(json.dumps(given))
+    params = {"max_new_tokens": NEW, "seed": 3, "ignore_eos": True}
+    named = {"temperature": 0.5, "top_k": 3, "repetition_penalty": 1.5}
+    answers = {}
+    for defaults in ("model", "openai"):
+        with LLM(str(path), skip_tokenizer_init=True, max_total_tokens=512, sampling_defaults=defaults) as llm:
+            answers[defaults] = [llm.generate([5, 6], p)[0]["output_ids"] for p in (params, params | named)]
+    assert answers["model"][0] == answers["model"][1] == answers["openai"][1]
+    assert answers["openai"][0] != answers["openai"][1]
 
 
 @torch.inference_mode()

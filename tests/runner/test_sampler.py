@@ -14,7 +14,9 @@ def sample(logits: torch.Tensor, *draws: Draw) -> torch.Tensor:
     return sample_with(logits, list(draws), lambda scores: scores.argmax(-1))
 
 
-def how(rows: int, *, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=None, position=0, at=None, most=True) -> Draw:
+def how(
+    rows: int, *, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=None, position=0, at=None, most=True
+) -> Draw:
     def column(value, dtype):
         return torch.as_tensor(value, dtype=dtype).expand(rows).clone()
 

@@ -128,7 +128,9 @@ def test_the_end_is_forbidden_until_the_least_length():
 
 def test_rows_in_mid_prompt_are_left_alone():
     shaping = Shaping(ROWS, VOCAB, (EOS,), CPU)
-    shaping.seats(batch([], [], entered=[entry(0, [1, 2, 3], 3, **PENALTIES[4], min_new_tokens=4, logit_bias={1: 9.0})]))
+    shaping.seats(
+        batch([], [], entered=[entry(0, [1, 2, 3], 3, **PENALTIES[4], min_new_tokens=4, logit_bias={1: 9.0})])
+    )
     now = batch([0], [2], samples=[False])
     logits = torch.randn(1, VOCAB)
     before = logits.clone()

@@ -153,8 +153,6 @@ async def test_without_a_tokenizer_ids_go_in_and_out() -> None:
         ({"text": "a", "sampling_params": {"max_new_tokens": 300}}, "sampling_params.max_new_tokens"),
         ({"text": "a", "sampling_params": {"n": 129}}, "sampling_params.n"),
         ({"text": "a", "sampling_params": {"regex": "a+"}}, "sampling_params.regex"),
-        ({"text": "a", "sampling_params": {"min_new_tokens": 1}}, "sampling_params.min_new_tokens"),
-        ({"text": "a", "sampling_params": {"frequency_penalty": 0.1}}, "sampling_params.frequency_penalty"),
         ({"text": "a", "sampling_params": {"sampling_seed": 2**63}}, "sampling_params.sampling_seed"),
         ({"text": "a", "return_logprob": True, "logprob_start_len": -2}, "logprob_start_len"),
         ({"text": "a", "return_logprob": True, "logprob_start_len": 99}, "logprob_start_len"),

@@ -29,7 +29,7 @@ CHOSEN = {
     "weight_sources": "the model's name: exact names, then prefixes, then by order",
     "weight_formats": "`--load-format`; else the first that knows the files",
     "policies": "`--schedule-policy`",
-    "logits_processors": "not yet; a request will name it",
+    "logits_processors": "`custom_logit_processor` of a request",
     "routes": "all that the plan holds",
     "commands": "the command line: `sglcore` and the name",
     "metrics_sinks": "not yet",
@@ -76,8 +76,8 @@ def index_page() -> str:
     for family in FAMILIES.values():
         state = "provisional" if family.provisional else "in use"
         rows.append(f"| [{family.name}]({family.name}.md) | {family.what} | {_versions(family)} | {state} |")
-    more = "What several families use: [Spec, services, execution and pages](shared.md). What authors build with: [the\n"
-    more += "layers of a model](layers.md) and [the parts of a parser](parsing.md).\n"
+    more = "What several families use: [Spec, services, execution and pages](shared.md). What authors build with:\n"
+    more += "[the layers of a model](layers.md) and [the parts of a parser](parsing.md).\n"
     return "\n".join([INDEX, *rows, "", more])
 
 

@@ -97,9 +97,7 @@ def _class(node: ast.ClassDef, lines: list[str]) -> Class:
         )
         for name, s in zip(names, fields, strict=True)
     ]
-    methods = [
-        _method(s, lines) for s in node.body if isinstance(s, DOC) and (s.name in SHOWN or s.name[0] != "_")
-    ]
+    methods = [_method(s, lines) for s in node.body if isinstance(s, DOC) and (s.name in SHOWN or s.name[0] != "_")]
     bases = tuple(ast.unparse(b) for b in node.bases)
     return Class(node.name, bases, _decorators(node), prose, tuple(attributes), tuple(methods))
 

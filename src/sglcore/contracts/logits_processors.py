@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LogitsProcessorSpec(Spec):
-    """A processor. `factory(context: ProcessorContext) -> LogitsProcessor`, once per rank in the engine process.
+    """A processor. `factory(context: ProcessorContext) -> LogitsProcessor`, once, in the engine process of the rank
+    that samples, when the first request names it.
 
     arguments: JSON schema of the arguments object, for documentation and clients. {} says no more than "an object".
     validator: `package.module:function` of a function in a light module, `(arguments: Mapping) -> None`, that raises
         RequestError for arguments that cannot be used. Called through `check`; "" accepts any object.
-    keeps_best: never changes which token is likeliest; greedy rows are spared it.
+    keeps_best: never changes which token is likeliest; greedy rows that ask for no logprobs are spared it.
     needs_tokens: its state follows the generated tokens, so `accept` is called; where False it is not.
     """
 

@@ -69,15 +69,14 @@ class EvictionSpec(PolicySpec):
 class CachedRun(Protocol):
     """What an order may know of a run of cached tokens that nobody uses now; read only.
 
-    `last_use` and `born` are ticks of one clock that goes on with each use; `hits` counts the requests served from the
-    run, `priority` is the highest of the requests that brought or used it.
+    `last_use` and `born` are ticks of one clock that goes on with each use.
     """
 
-    last_use: int
-    born: int
-    hits: int
-    priority: float
-    tenant: str
+    last_use: int  # tick of the last request that brought or used it
+    born: int  # tick at which it was cached
+    hits: int  # requests served from it
+    priority: float  # the highest of the requests that brought or used it
+    tenant: str  # whom it is charged to: the request's tenant, else its cache namespace
 
 
 class EvictionOrder(Protocol):

@@ -208,7 +208,10 @@ def assemble(
         runner = FedExecutor(runner, ranks)
     keeper = CacheKeeper(scheduler.ledger, config)
     processors = _processors(loaded, config, plugins, scheduler)
-    return Built(Engine(scheduler, runner, overlap=overlap, keeper=keeper, processors=processors), info)
+    engine = Engine(
+        scheduler, runner, overlap=overlap, keeper=keeper, processors=processors, hidden_size=_hidden_size(loaded)
+    )
+    return Built(engine, info)
 
 
 def warm_up(engine: Engine) -> None:
@@ -321,6 +324,12 @@ def _runner(loaded: Loaded, geometry: Geometry) -> ModelRunner:
         group=loaded.group,
         eos_ids=loaded.eos_ids,
     )
+
+
+def _hidden_size(loaded: Loaded) -> int:
+    """Of a model that gives hidden states, else 0."""
+    size = (loaded.hf.get("text_config") or loaded.hf).get("hidden_size") or loaded.hf.get("n_embd") or 1
+    return int(size) if loaded.decision.model.hidden_states else 0
 
 
 def _processors(loaded: Loaded, config: EngineConfig, plugins: Plugins, scheduler: Scheduler) -> Processors:

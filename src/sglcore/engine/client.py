@@ -13,6 +13,7 @@ import zmq
 import zmq.asyncio
 
 from sglcore.engine.blackbox import digest
+from sglcore.engine.journal import Journal
 from sglcore.engine.messages import Abort, Call, FromEngine, Outputs, Reply, Submit
 from sglcore.engine.replay import CLEARED, Quarantine, Record
 from sglcore.errors import EngineDead, RequestError
@@ -51,7 +52,7 @@ class ZmqClient:
         self._replies: dict[int, asyncio.Future[Reply]] = {}
         self._numbers = itertools.count(1)
         self._seeds = random.Random(seed)
-        self._journal: list[tuple[str, dict[str, Any]]] = []
+        self._journal = Journal()
         self._quarantine = Quarantine()
         self._suspended = False
         self._dead: str | None = None
@@ -94,6 +95,7 @@ class ZmqClient:
                 yield outputs
         finally:
             del self._streams[request.rid]
+            self._journal.ended(request, stream.record.tokens[0][:taken])
             if self._quarantine.active and self._quarantine.gone(request.rid):
                 self._release()
             if left and self.ready:
@@ -105,14 +107,17 @@ class ZmqClient:
 
     def end_branch(self, rid: str, branch: int) -> None:
         """See `contracts.EngineClient.end_branch`."""
-        if rid in self._streams and self.ready:
+        stream = self._streams.get(rid)
+        if stream is None:
+            return
+        stream.record.ended.add(branch)  # a new engine need not go on with it
+        if self.ready:
             self._send_now(Abort(rid, exact=True, branch=branch))
 
     async def call(self, name: str, **arguments: Any) -> Any:
         """See `contracts.EngineClient.call`."""
         result = await self._ask(lambda number: Call(number, name, arguments))
-        if name in JOURNALED:
-            self._journal.append((name, arguments))
+        self._journal.called(name, arguments, result)
         return result
 
     async def close(self) -> None:
@@ -149,8 +154,8 @@ class ZmqClient:
             self._reader.cancel()
             self._reader = asyncio.get_running_loop().create_task(self._read())
         self._suspended = False
-        for name, arguments in self._journal:
-            self._send_now(Call(0, name, arguments))
+        for call in self._journal.tell():
+            self._send_now(call)
         suspects = [rid for rid in self._streams if digest(rid) in in_flight]
         for rid in self._quarantine.died(suspects, list(self._streams)):
             self._give_up(rid)

@@ -15,16 +15,21 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, cast, get_args
 
+import msgspec
+import numpy as np
+
 from sglcore.batch import Batch
 from sglcore.contracts.execution import PendingStep, StepExecutor
 from sglcore.engine.cache import CacheKeeper
 from sglcore.engine.processors import Processors
 from sglcore.errors import RequestError
 from sglcore.isolation import Hooks
-from sglcore.request import GenerateRequest, RequestOutput
+from sglcore.request import GenerateRequest, RequestOutput, SamplingParams, SessionParams
 from sglcore.runner.edits import Edit
 from sglcore.scheduler import PauseMode, Scheduler
 
+NOTHING = SamplingParams(max_new_tokens=0)
+MAX_HIDDEN_VALUES = 2**24  # of one request: 64 MiB as numbers, several times that as JSON
 Flight = tuple[Batch, PendingStep, "list[Edit] | None"]
 
 
@@ -39,11 +44,13 @@ class Engine:
         overlap: bool,
         keeper: CacheKeeper | None = None,
         processors: Processors | None = None,
+        hidden_size: int = 0,
     ) -> None:
         self.scheduler = scheduler
         self.keeper = keeper or CacheKeeper(scheduler.ledger)
         self.executor = executor
         self.processors = processors or Processors()
+        self.hidden_size = hidden_size  # of a model that gives hidden states, else 0
         self.step: Callable[[], list[RequestOutput]] = self.step_overlapped if overlap else self.step_plain
         self.overlap = overlap
         self.steps = 0
@@ -98,7 +105,26 @@ class Engine:
 
     def add(self, request: GenerateRequest) -> None:
         """Raises RequestError if the request is refused."""
+        if request.return_hidden_states:
+            self._check_hidden(request)
         self.scheduler.add(request)
+
+    def _check_hidden(self, request: GenerateRequest) -> None:
+        positions = len(request.input_ids) // 4 + request.sampling.max_new_tokens
+        values = positions * self.hidden_size * request.n
+        if not self.hidden_size:
+            message, remedy = "the served model's plugin does not give hidden states", "Leave it out."
+        elif values > MAX_HIDDEN_VALUES:
+            message = f"{positions} positions of {self.hidden_size} for n {request.n} are more than {MAX_HIDDEN_VALUES}"
+            remedy = "Send a shorter prompt or a lower max_new_tokens."
+        else:
+            return
+        raise RequestError(
+            f"`return_hidden_states`: {message}.",
+            param="return_hidden_states",
+            code="unsupported_parameter" if not self.hidden_size else None,
+            remedy=remedy,
+        )
 
     @property
     def sleep(self) -> float | None:
@@ -119,6 +145,14 @@ class Engine:
     def close_session(self, session_id: str) -> None:
         """Forget a session. Raises RequestError if there is none."""
         self.scheduler.sessions.end(session_id, self.scheduler.clock())
+
+    def restore_session(self, rid: str, session: Any, input_ids: bytes, output_ids: bytes) -> None:
+        """Take in what was said in a session before this engine lived (int32 bytes). Raises RequestError."""
+        asked = GenerateRequest(
+            rid=rid, input_ids=input_ids, sampling=NOTHING, session=msgspec.convert(session, SessionParams)
+        )
+        output = np.frombuffer(output_ids, dtype="<i4")
+        self.scheduler.sessions.restore(asked, output, self.scheduler.clock())
 
     def abort(self, rid: str) -> int:
         """End the request with this id, or all with this prefix; its last output comes from the next step."""

@@ -53,6 +53,7 @@ class EngineLoop:
             "continue_generation": engine.scheduler.resume,
             "open_session": engine.open_session,
             "close_session": engine.close_session,
+            "restore_session": engine.restore_session,
         }
 
     def run(self) -> None:

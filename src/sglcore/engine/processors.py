@@ -5,7 +5,6 @@ Called by `Engine` on the loop thread, around each step. While no row uses a pro
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,50 +14,14 @@ import numpy as np
 
 from sglcore.batch import Batch, RowEntry, StepResult
 from sglcore.contracts.logits_processors import LogitsProcessor, LogitsProcessorSpec, ProcessorContext
-from sglcore.errors import PluginError, RequestError, SglcoreError
+from sglcore.engine.processor_check import NAME_PARAM
+from sglcore.errors import RequestError, SglcoreError
 from sglcore.isolation import Breaker, Faults
 from sglcore.registry import Registry
 from sglcore.request import FinishReason
 from sglcore.runner.edits import Edit
 
-NAME_PARAM, ARGUMENTS_PARAM = "custom_logit_processor", "custom_params"
-MAX_ARGUMENTS = 65536  # bytes of a request's arguments as JSON
 NEVER = 2**62  # errors after which a processor would be left out: a request that names it must not go without
-
-
-def check_processor(
-    registry: Registry[LogitsProcessorSpec], name: str, arguments: Mapping[str, Any], prefix: str = ""
-) -> None:
-    """Whether requests may name this processor with these arguments. Called in the API process, before submitting.
-
-    Raises RequestError: unknown name (with those near it), no processor named, arguments too large or refused.
-    """
-    if not name:
-        if arguments:
-            raise RequestError(
-                f"`{prefix}{ARGUMENTS_PARAM}` needs `{NAME_PARAM}`.", param=prefix + ARGUMENTS_PARAM, remedy="Name one."
-            )
-        return
-    try:
-        spec = registry.spec(name[:256])
-    except PluginError as error:
-        raise RequestError(
-            f"`{NAME_PARAM}`: {error.message}",
-            param=NAME_PARAM,
-            code="unknown_logits_processor",
-            remedy="Send a registered name; code is not taken.",
-        ) from None
-    size = len(json.dumps(arguments))
-    if size > MAX_ARGUMENTS:
-        raise RequestError(
-            f"`{prefix}{ARGUMENTS_PARAM}` has {size} bytes as JSON, more than {MAX_ARGUMENTS}.",
-            param=prefix + ARGUMENTS_PARAM,
-        )
-    try:
-        spec.check(arguments)
-    except RequestError as error:
-        param = f"{prefix}{ARGUMENTS_PARAM}{f'.{error.param}' if error.param else ''}"
-        raise RequestError(f"`{param}`: {error.message}", param=param, remedy=error.remedy) from None
 
 
 @dataclass(slots=True)
@@ -77,10 +40,15 @@ class Seat:
     row: int
     arguments: Mapping[str, Any]
     prompt: int
+    greedy: bool = False  # and nobody asks for its logprobs
     built: Built | None = None
     state: Any = None
     failure: FinishReason | None = None
 
+    @property
+    def spared(self) -> bool:
+        """The processor would change nothing that anybody sees."""
+        return self.greedy and self.built is not None and self.built.spec.keeps_best
 
     def begin(self, tokens: np.ndarray) -> None:
         """Make the state of a row with these tokens, int32 [prompt and output]."""
@@ -123,7 +91,7 @@ class Processors:
         groups: dict[int, list[int]] = defaultdict(list)
         for i in np.flatnonzero(batch.samples).tolist():
             seat = self._seats.get(int(batch.rows[i]))
-            if seat is not None and seat.built is not None and seat.failure is None:
+            if seat is not None and seat.built is not None and seat.failure is None and not seat.spared:
                 groups[id(seat.built)].append(i)
         return [self._edit(batch, index) for index in groups.values()] or None
 
@@ -143,7 +111,8 @@ class Processors:
             result.failed[i] = seat.failure or _error("The model and its logits processor left no token to choose.")
 
     def _begin(self, entry: RowEntry) -> Seat:
-        seat = Seat(entry.row, entry.sampling.custom_params, entry.prompt)
+        greedy = entry.sampling.greedy and entry.logprobs < 0
+        seat = Seat(entry.row, entry.sampling.custom_params, entry.prompt, greedy)
         try:
             seat.built = self._build(entry.sampling.custom_logit_processor)
             seat.begin(entry.tokens)

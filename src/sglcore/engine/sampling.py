@@ -156,9 +156,7 @@ def check_ids(ids: Iterable[int], vocab_size: int, param: str) -> None:
     """Raises RequestError for an id outside the vocabulary."""
     for i in ids:
         if i >= vocab_size:
-            raise RequestError(
-                f"`{param}` holds {i}, outside the vocabulary of {vocab_size} tokens.", param=param
-            )
+            raise RequestError(f"`{param}` holds {i}, outside the vocabulary of {vocab_size} tokens.", param=param)
 
 
 def _usable(defaults: Mapping[str, Any], name: str) -> bool:

@@ -75,7 +75,8 @@ class ModelRunner:
     @torch.inference_mode()
     def _forward(self, batch: Batch) -> tuple[Batch, StepTensors | None, torch.Tensor | None]:
         self.rows.apply(batch)
-        self.shaping.seats(batch)
+        if self.group is None or self.group.rank == 0:  # the others are sent the tokens
+            self.shaping.seats(batch)
         if batch.idle:
             return batch, None, None
         tensors = self.builder.build(batch)

@@ -177,6 +177,12 @@ class Sessions:
         self._latest[rid] = session
         self._use(session, now)
 
+    def restore(self, asked: GenerateRequest, output: np.ndarray, now: float) -> None:
+        """Take in a request that an engine before this one has answered. Raises RequestError where it has no place."""
+        composed = self.compose(asked, now)
+        self.enter(composed, now)
+        self.record(asked.rid, output, now)
+
     def trim(self, rid: str, kept: int) -> None:
         """The client took only the first `kept` tokens of an ended request's output: a stop string cut the rest."""
         session = self._latest.get(rid)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sglcore.contracts.logits_processors import LogitsProcessorSpec
 from sglcore.contracts.routes import ModelInfo, RouteContext
-from sglcore.engine.processors import check_processor
+from sglcore.engine.processor_check import check_processor
 from sglcore.registry import Registry
 from sglcore.server.generation import Generation
 from sglcore.server.metrics import ServerMetrics

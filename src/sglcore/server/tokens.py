@@ -69,9 +69,7 @@ class TokenNames:
     def native_ids(self, one: TokenLogprobs, with_text: bool) -> list[list[Any]] | None:
         return self._several(one, one.ids, with_text)
 
-    def _several(
-        self, one: TokenLogprobs, pairs: list[tuple[float, int]], with_text: bool
-    ) -> list[list[Any]] | None:
+    def _several(self, one: TokenLogprobs, pairs: list[tuple[float, int]], with_text: bool) -> list[list[Any]] | None:
         if one.logprob is None:
             return None
         return [[clamp(logprob), i, self.name(i) if with_text else None] for logprob, i in pairs]

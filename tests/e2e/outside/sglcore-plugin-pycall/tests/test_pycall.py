@@ -41,6 +41,7 @@ GOOD = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape")
 @pytest.mark.parametrize("source", GOOD)
 def test_a_literal_is_told_as_json_however_it_comes(source: str) -> None:
     whole, pieces = PythonLiteral(), PythonLiteral()
