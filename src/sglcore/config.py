@@ -141,7 +141,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     ] = 600.0
     skip_server_warmup: Annotated[bool, about("Do not run a first request before reporting ready.")] = False
     sampling_defaults: Annotated[
-        Literal["model", "openai"], about("Defaults of sampling fields: the model's generation_config.json, or OpenAI's.")
+        Literal["model", "openai"],
+        about("Defaults of sampling fields: the model's generation_config.json, or OpenAI's."),
     ] = "model"
     random_seed: Annotated[
         Annotated[int, Meta(ge=0, le=2**63 - 1)], about("Seed of unseeded requests and dummy weights.")

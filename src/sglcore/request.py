@@ -85,12 +85,14 @@ class SessionParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 class Resume(msgspec.Struct, frozen=True, kw_only=True):
     """How far a request had come, as its client was told, before the engine that ran it was lost.
 
-    By branch: `tokens` delivered (int32 bytes), `input_logprobs` delivered (entries). `ended`: branches that are done.
+    By branch: `tokens` delivered (int32 bytes), `input_logprobs` and `hidden_states` delivered (entries). `ended`:
+    branches that are done.
     """
 
     tokens: tuple[bytes, ...]
     ended: tuple[int, ...] = ()
     input_logprobs: tuple[int, ...] = ()
+    hidden_states: tuple[int, ...] = ()
 
 
 class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -237,7 +239,7 @@ class Branch:
         self.queued_at = 0.0
         self.arrival = 0  # its number among all branches that came; kept when it has to queue again
         self.priority = 0.0  # higher goes first
-        self.passed = 0  # later ones that were seated before it, or took its seat
+        self.passed = 0  # later ones that were seated while it waited
         self.started_at = 0.0
 
     def resume(self, resume: Resume) -> None:
@@ -247,6 +249,8 @@ class Branch:
             return
         delivered = np.frombuffer(resume.tokens[self.index], dtype="<i4")
         told = resume.input_logprobs[self.index] if resume.input_logprobs else 0
+        if self.hidden_from >= 0 and resume.hidden_states:
+            self.hidden_from = resume.hidden_states[self.index]
         if not len(delivered) and not told:
             return
         self.tokens = np.concatenate((self.tokens, delivered))

@@ -73,7 +73,8 @@ def test_the_tutorials_own_test_passes(folder: Path, environment: dict[str, str]
 def test_without_the_plugin_the_policy_is_refused_by_name(folder: Path, environment: dict[str, str]):
     code = "from sglcore.plugins import discover; discover('none').registry('policies').spec('shortest')"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert "policies 'shortest' of sglcore-plugin-shortest 0.1.0 cannot be used: --plugins none leaves it" in done.stderr
+    why = "policies 'shortest' of sglcore-plugin-shortest 0.1.0 cannot be used: --plugins none leaves it"
+    assert why in done.stderr
 
 
 @pytest.mark.slow

@@ -23,8 +23,15 @@ PROMPTS = [[1, 2, 3], [5, 6] * 20, [7] * 9, [11, 12, 13, 14]]
 SAMPLING = [
     {"max_new_tokens": 24, "ignore_eos": True, "temperature": 0},
     {"max_new_tokens": 12, "temperature": 0},
-    {"max_new_tokens": 16, "temperature": 0.9, "top_p": 0.9, "seed": 7, "ignore_eos": True},
-    {"max_new_tokens": 16, "temperature": 1.0, "seed": 8, "ignore_eos": True},
+    {"max_new_tokens": 16, "temperature": 0.9, "top_p": 0.9, "seed": 7, "ignore_eos": True, "repetition_penalty": 1.2},
+    {
+        "max_new_tokens": 16,
+        "temperature": 1.0,
+        "seed": 8,
+        "ignore_eos": True,
+        "logit_bias": {9: 3.0},
+        "presence_penalty": 1,
+    },
 ]
 
 

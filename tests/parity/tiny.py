@@ -33,10 +33,20 @@ CONFIGS: dict[str, Any] = {
 }
 
 
+# Of other shapes: a sliding window (served natively), and a mixture of experts (served by the fallback).
+MATRIX: dict[str, Any] = {
+    "llama": CONFIGS["llama"],
+    "mistral": lambda: transformers.MistralConfig(**LLAMA_LIKE, head_dim=16, sliding_window=24),
+    "qwen3_moe": lambda: transformers.Qwen3MoeConfig(
+        **LLAMA_LIKE, head_dim=16, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=48
+    ),
+}
+
+
 def make(name: str, folder: Path) -> tuple[Path, Any]:
     """(directory, Transformers model in float32) of a tiny random `name`; weights large enough for varied answers."""
     torch.manual_seed(sum(map(ord, name)))
-    model = transformers.AutoModelForCausalLM.from_config(CONFIGS[name](), dtype=torch.float32).eval()
+    model = transformers.AutoModelForCausalLM.from_config((CONFIGS | MATRIX)[name](), dtype=torch.float32).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:

@@ -94,9 +94,11 @@ def test_a_default_deadline_holds_where_a_request_names_none():
     drive = Drive(scheduler, runner)
     scheduler.add(ask("default", [1], 50))
     scheduler.add(ask("own", [2], 10, timeout=99.0))
+    scheduler.add(ask("quick", [3], 1))
     drive.step()
     clock.now += 2.5
     drive.finish()
+    assert drive.ends("quick") == ["length"] and scheduler.counts["timeouts"] == 1
     assert drive.ends("default") == ["abort"] and drive.ends("own") == ["length"]
 
 

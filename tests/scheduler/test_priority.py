@@ -67,6 +67,20 @@ def test_a_seat_is_taken_at_the_threshold_and_the_loser_resumes_exactly(depth, p
 
 
 @pytest.mark.parametrize("depth", [1, 2])
+def test_no_more_seats_are_taken_than_are_needed(depth):
+    scheduler, runner = build(rows=3, priority=ON)
+    drive = Drive(scheduler, runner, depth)
+    for i in range(3):
+        scheduler.add(ask(f"low{i}", [i, 7], 20, priority=0))
+    drive.step(4)
+    scheduler.add(ask("vip", [9], 6, priority=50))
+    drive.step(4)
+    assert scheduler.counts["preemptions"] == 1 and scheduler.running == 3
+    drive.finish()
+    assert all(drive.tokens(f"low{i}") == run_alone([i, 7], 20) for i in range(3))
+
+
+@pytest.mark.parametrize("depth", [1, 2])
 def test_pages_are_taken_too_but_none_in_vain(depth):
     scheduler, runner = build(rows=4, pages=40, context=40, priority=ON, cache=False)
     drive = Drive(scheduler, runner, depth)

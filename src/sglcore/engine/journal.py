@@ -38,8 +38,8 @@ class Journal:
         if session is None or session.id not in self._sessions:
             return
         self._sessions[session.id] = said = self._sessions.pop(session.id)
-        told = {"rid": request.rid, "session": session, "input_ids": request.input_ids, "output_ids": pack_ids(list(tokens))}
-        said.append(("restore_session", told))
+        told = {"rid": request.rid, "session": session, "input_ids": request.input_ids}
+        said.append(("restore_session", told | {"output_ids": pack_ids(list(tokens))}))
 
     def tell(self) -> Iterator[Call]:
         """For a new engine, in order; nobody waits for the answers."""

@@ -39,7 +39,7 @@ class ZmqPort:
 
     def receive(self, *, block: bool, seconds: float | None = None) -> list[tuple[bytes, ToEngine]]:
         """All messages that have arrived; waits for the first if `block`, no longer than `seconds`."""
-        patience = None if seconds is None else seconds * 1000 + 1
+        patience = None if seconds is None else int(seconds * 1000) + 1
         events = dict(self._poller.poll(patience if block else 0))
         if self._wake in events:
             self.closed = True

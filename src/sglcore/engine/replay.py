@@ -29,11 +29,13 @@ class Record:
     tokens: list[list[int]] = field(default_factory=list)  # by branch, delivered
     ended: set[int] = field(default_factory=set)  # branches
     input_logprobs: list[int] = field(default_factory=list)  # by branch, delivered
+    hidden_states: list[int] = field(default_factory=list)  # by branch, positions delivered
     deliveries: int = 0  # since the latest submission
 
     def __post_init__(self) -> None:
         self.tokens = [[] for _ in range(self.request.n)]
         self.input_logprobs = [0] * self.request.n
+        self.hidden_states = [0] * self.request.n
 
     def take(self, out: RequestOutput) -> None:
         """Remember what is about to be passed on."""
@@ -41,6 +43,8 @@ class Record:
         self.deliveries += 1
         if out.input_logprobs:
             self.input_logprobs[out.branch] += len(out.input_logprobs)
+        if out.hidden_states is not None:
+            self.hidden_states[out.branch] += len(out.hidden_states.data) // (4 * out.hidden_states.size)
         if out.finish is not None:
             self.ended.add(out.branch)
 
@@ -52,6 +56,7 @@ class Record:
             tokens=tuple(pack_ids(np.array(branch, np.int32)) for branch in self.tokens),
             ended=tuple(sorted(self.ended)),
             input_logprobs=tuple(self.input_logprobs),
+            hidden_states=tuple(self.hidden_states),
         )
         return msgspec.structs.replace(self.request, epoch=epoch, resume=resume)
 

@@ -154,9 +154,13 @@ class KVLedger:
             self._slide(rows)
         if not self._make_room(count):
             return None
-        row = np.repeat(rows, need).astype(np.int32)
-        first = np.cumsum(need) - need
-        index = (table.num_pages[row] + np.arange(count) - np.repeat(first, need)).astype(np.int32)
+        row = rows[need > 0]
+        if len(row) == count:  # one page each at most, as all decode steps
+            index = table.num_pages[row]
+        else:
+            row = np.repeat(rows, need).astype(np.int32)
+            first = np.cumsum(need) - need
+            index = (table.num_pages[row] + np.arange(count) - np.repeat(first, need)).astype(np.int32)
         taken = []
         for g, allocator in enumerate(self.allocators):
             pages = allocator.take(count)

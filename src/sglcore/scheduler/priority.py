@@ -79,19 +79,13 @@ class Preemption:
                     break
                 pages += self._gain(victims)
                 for row in victims:
-                    self._retract(row)
+                    self.seats.retract(row)
                 free += len(victims)
                 retracted += len(victims)
             free, pages, budget = free - 1, pages - need, budget - new
             if budget <= 0:
                 break
         return retracted
-
-    def _retract(self, row: int) -> None:
-        branch = self.seats.taken[row]
-        assert branch is not None
-        branch.passed += 1
-        self.seats.retract(row)
 
     def _victims(self, branch: Branch, shortage: int, seat: bool) -> list[int]:
         """Rows of low enough priority, the lowest and youngest first, until pages and seat suffice; else none."""

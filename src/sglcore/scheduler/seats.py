@@ -43,8 +43,7 @@ class Seats:
         t = self.rows
         if not t.free_seats:
             return False
-        uncached = len(branch.tokens) - self.queue.matched(branch)
-        if t.active.any() and self.ledger.pages_for(uncached) + kept_back > self.ledger.available():
+        if not self._affordable(branch, kept_back):
             return False
         row = t.seat(branch.tokens)
         asked, usable = branch.request.asked, usable_prefix(branch)
@@ -59,6 +58,14 @@ class Seats:
         self._sit(branch, row, cached, prefix)
         self.changes.new_pages.append(pages)
         return True
+
+    def _affordable(self, branch: Branch, kept_back: int) -> bool:
+        """Whether the pages it needs are there beside those kept back; for one alone, whether or not."""
+        ledger, tokens = self.ledger, len(branch.tokens)
+        room = ledger.available() - kept_back
+        if ledger.pages_for(tokens) <= room or ledger.pages_for(tokens - self.queue.matched(branch)) <= room:
+            return True  # what is cached is looked up only where it matters
+        return not self.rows.active.any()
 
     def _sit(self, branch: Branch, row: int, cached: int, prefix: tuple[np.ndarray, ...]) -> None:
         t, asked = self.rows, branch.request.asked
