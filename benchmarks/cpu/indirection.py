@@ -25,7 +25,6 @@ sys.path.insert(0, str(HERE.parents[1] / "tests"))
 
 from engine.fakes import InlineExecutor  # noqa: E402
 from scheduler.fake import build  # noqa: E402
-
 from sglcore.builtin.policies import FirstComeFirstServed  # noqa: E402
 from sglcore.engine.engine import Engine  # noqa: E402
 from sglcore.engine.link import InlinePort  # noqa: E402

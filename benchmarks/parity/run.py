@@ -86,8 +86,8 @@ def reference() -> Any:
 def tokenized(path: Path) -> list[int]:
     """The text that prompts are cut from: this repository's own documentation."""
     from sglcore.engine.model_files import open_checkpoint
-    from sglcore.engine.text import Text
     from sglcore.plugins import discover
+    from sglcore.text.service import Text
 
     service = Text(open_checkpoint(path, "auto", discover()).text_assets())
     return service.encode("\n".join(p.read_text() for p in sorted((ROOT / "docs").glob("*.md"))))

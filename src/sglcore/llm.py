@@ -17,7 +17,6 @@ import numpy as np
 
 from sglcore.config import EngineConfig, build_config
 from sglcore.engine.adjust import adjusted
-from sglcore.engine.answer import Answer
 from sglcore.engine.build import build_engine
 from sglcore.engine.link import InlinePort
 from sglcore.engine.loop import EngineLoop
@@ -36,7 +35,6 @@ from sglcore.engine.sampling import (
     sampling_defaults,
     sampling_params,
 )
-from sglcore.engine.text import Text
 from sglcore.errors import ConfigError, EngineDead, RequestError
 from sglcore.isolation import failure_text
 from sglcore.plugins import Plugins, Selection, discover
@@ -48,6 +46,8 @@ from sglcore.request import (
     SamplingParams,
     pack_ids,
 )
+from sglcore.text.answer import Answer
+from sglcore.text.service import Text
 
 log = logging.getLogger("sglcore.engine")
 

@@ -71,7 +71,9 @@ class Answer:
     end: str = "length"
 
 
-def alone(asked: GenerateRequest, prompt: list[int], branch: int, eos: tuple[int, ...], windows: tuple[int, ...]) -> Answer:
+def alone(
+    asked: GenerateRequest, prompt: list[int], branch: int, eos: tuple[int, ...], windows: tuple[int, ...]
+) -> Answer:
     """What `asked` answers when it is the only one; `prompt` is its whole prompt, that of its session included."""
     sampling, answer = asked.sampling, Answer()
     stops = stop_ids(sampling, eos)
@@ -90,7 +92,9 @@ def alone(asked: GenerateRequest, prompt: list[int], branch: int, eos: tuple[int
     return answer
 
 
-def told_of_prompt(asked: GenerateRequest, prompt: list[int], windows: tuple[int, ...]) -> list[tuple[float | None, int]]:
+def told_of_prompt(
+    asked: GenerateRequest, prompt: list[int], windows: tuple[int, ...]
+) -> list[tuple[float | None, int]]:
     """(logprob, token) of the prompt's tokens from `logprob_start` on; the first token has none."""
     if not asked.return_logprob or asked.logprob_start < 0:
         return []

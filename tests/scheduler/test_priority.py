@@ -66,7 +66,7 @@ def test_a_seat_is_taken_at_the_threshold_and_the_loser_resumes_exactly(depth, p
         assert drive.tokens(rid) == run_alone(prompt, new)
 
 
-@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("depth", [1, 2, 3])
 def test_no_more_seats_are_taken_than_are_needed(depth):
     scheduler, runner = build(rows=3, priority=ON)
     drive = Drive(scheduler, runner, depth)

@@ -11,10 +11,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from sglcore.config import ServerConfig
 from sglcore.contracts.routes import ModelInfo
 from sglcore.contracts.weights import TextAssets
-from sglcore.engine.text import Text
 from sglcore.errors import RequestError
 from sglcore.request import FinishReason, GenerateRequest, RequestOutput, TokenLogprobs
 from sglcore.server import ServerContext
+from sglcore.text.service import Text
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "

@@ -12,9 +12,9 @@ from server.client import events, http_client
 from server.parsing import ASK, CALL, NOW, PATH, SECOND, TEXT, WEATHER, parsers, put_together
 from server.scripted import CHATML, TOKENIZER, ScriptedEngine, output, says, server_context, tiny_text
 from sglcore.contracts.weights import TextAssets
-from sglcore.engine.text import Text
 from sglcore.request import FinishReason
 from sglcore.server.parsers import AnswerParsers
+from sglcore.text.service import Text
 
 pytestmark = pytest.mark.asyncio
 END = TEXT.eos_token_ids[0]

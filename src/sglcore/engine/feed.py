@@ -115,4 +115,3 @@ class FedExecutor:
         """End the ranks, then release this device. Idempotent."""
         self.ranks.stop()
         self.own.close()
-

@@ -13,9 +13,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from sglcore.config import EngineConfig
-from sglcore.engine.stop_regex import pattern
 from sglcore.errors import RequestError
 from sglcore.request import INT32_MAX, SamplingParams
+from sglcore.text.stop_regex import pattern
 
 MAX_STOPS = 64
 MAX_STOP_LENGTH = 1024

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sglcore.engine.answer import hidden_shape
-from sglcore.engine.branch_text import Piece
 from sglcore.request import CACHE_MISSES, FinishReason, GenerateRequest, HiddenStates, TokenLogprobs
+from sglcore.text.answer import hidden_shape
+from sglcore.text.branch_text import Piece
 
 WEIGHT_VERSION = "default"
 LOWEST = -9999.0  # stands for log 0, which JSON cannot say

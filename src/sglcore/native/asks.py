@@ -30,15 +30,19 @@ class NativeAsks:
 
     defaults: sampling values of the model. check_processor: (name, arguments, prefix of the arguments' field); raises
     RequestError where no such logits processor can be used. look: sees the fields of each `sampling_params`, with
-    their prefix, before they are read, and raises RequestError for those that nobody here reads.
+    their prefix, before they are read, and raises RequestError for those that nobody here reads. need_text: called
+    where a request needs a tokenizer; raises where there is none.
     """
 
     limits: PromptLimits
     defaults: Mapping[str, Any]
     check_processor: Callable[[str | None, Mapping[str, Any] | None, str], None]
-    look: Callable[[Mapping[str, Any], str], None]
+    look: Callable[[dict[str, Any], str], None]
+    need_text: Callable[[], object]
 
-    def of(self, fields: AskFields, prompts: Sequence[list[int]], rids: Sequence[str], prompt: str) -> list[GenerateRequest]:
+    def of(
+        self, fields: AskFields, prompts: Sequence[list[int]], rids: Sequence[str], prompt: str
+    ) -> list[GenerateRequest]:
         """One request for each prompt; lists are spread over them. `prompt` names the prompts' field in errors.
 
         Raises RequestError.
@@ -78,6 +82,8 @@ class NativeAsks:
         params = {k: v for k, v in params.items() if v is not None}
         self.look(params, PREFIX)
         asked = convert(params, NativeSampling, PREFIX)
+        if asked.stop or asked.stop_regex:
+            self.need_text()
         param = f"{PREFIX}max_new_tokens"
         room = self.limits.fit(ids, asked.max_new_tokens, default=DEFAULT_TOKENS, prompt=prompt, param=param)
         sampling = sampling_params(

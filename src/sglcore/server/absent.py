@@ -6,21 +6,18 @@ that would provide it. Silence would give a wrong answer. Fields in no list are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-from sglcore.errors import RequestError
+from sglcore.native.absent import NATIVE as NATIVE
+from sglcore.native.absent import NATIVE_SAMPLING as NATIVE_SAMPLING
+from sglcore.native.absent import REQUEST, SAMPLING, Absent, Neutral, nothing, strangers
+from sglcore.native.absent import unsupported as unsupported
 from sglcore.server.metrics import MAX_FIELDS, ServerMetrics
-
-Neutral = Callable[[Any, dict[str, Any]], bool]
 
 
 def _is(*values: str) -> Neutral:
     return lambda value, _: value in values
-
-
-def _nothing(value: Any, _: dict[str, Any]) -> bool:
-    return value is False or value in ("", [], {})
 
 
 def _tools(value: Any, fields: dict[str, Any]) -> bool:
@@ -43,71 +40,35 @@ def _zero(value: Any, _: dict[str, Any]) -> bool:
     return type(value) in (int, float) and value == 0
 
 
-def _one(value: Any, _: dict[str, Any]) -> bool:
-    return type(value) in (int, float) and value == 1
-
-
-SAMPLING: dict[str, tuple[str, Neutral]] = {
-    "watermark": ("logits_processors", _nothing),
-    "json_schema": ("grammars", _nothing),
-    "regex": ("grammars", _nothing),
-    "ebnf": ("grammars", _nothing),
-    "structural_tag": ("grammars", _nothing),
-    "beam_width": ("speculators", _one),
-}
-REQUEST: dict[str, tuple[str, Neutral]] = {
-    "max_thinking_tokens": ("logits_processors", _nothing),
-    "lora_path": ("adapters (LoRA)", _nothing),
-    "session_id": ("sessions", _nothing),
-    "return_routed_experts": ("models (expert routing)", _nothing),
-    "bootstrap_host": ("kv_transfers", _nothing),
-    "bootstrap_port": ("kv_transfers", _nothing),
-    "bootstrap_room": ("kv_transfers", _nothing),
-    "data_parallel_rank": ("executors", _nothing),
-}
 OPENAI = (
     SAMPLING
     | REQUEST
     | {
-        "token_ids_logprob": ("routes (use /generate)", _nothing),
-        "return_hidden_states": ("routes (use /generate)", _nothing),
-        "functions": ("tool_parsers", _nothing),
+        "token_ids_logprob": ("routes (use /generate)", nothing),
+        "return_hidden_states": ("routes (use /generate)", nothing),
+        "functions": ("tool_parsers", nothing),
         "function_call": ("tool_parsers", _is("none", "auto")),
         "response_format": ("grammars", _text_format),
         "best_of": ("logits_processors", _best_of),
-        "suffix": ("chat_formats (fill in the middle)", _nothing),
+        "suffix": ("chat_formats (fill in the middle)", nothing),
         "modalities": ("models (audio)", _text_only),
-        "audio": ("models (audio)", _nothing),
-        "mm_processor_kwargs": ("models (vision)", _nothing),
-        "chat_template": ("chat_formats (set it at start with --chat-template)", _nothing),
-        "return_token_ids": ("routes (use /generate)", _nothing),
-        "return_prompt_token_ids": ("routes (use /generate)", _nothing),
-        "return_meta_info": ("routes (use /generate)", _nothing),
-        "input_ids": ("routes (use /generate)", _nothing),
+        "audio": ("models (audio)", nothing),
+        "mm_processor_kwargs": ("models (vision)", nothing),
+        "chat_template": ("chat_formats (set it at start with --chat-template)", nothing),
+        "return_token_ids": ("routes (use /generate)", nothing),
+        "return_prompt_token_ids": ("routes (use /generate)", nothing),
+        "return_meta_info": ("routes (use /generate)", nothing),
+        "input_ids": ("routes (use /generate)", nothing),
     }
 )
 CHAT = OPENAI | {
-    "echo": ("chat_formats (use /v1/completions)", _nothing),
-    "prompt": ("routes (use /v1/completions)", _nothing),
+    "echo": ("chat_formats (use /v1/completions)", nothing),
+    "prompt": ("routes (use /v1/completions)", nothing),
 }
 COMPLETION = OPENAI | {
     "top_logprobs": ("routes (`logprobs` takes the number here)", _zero),
     "tools": ("tool_parsers (use /v1/chat/completions)", _tools),
     "tool_choice": ("tool_parsers (use /v1/chat/completions)", _is("none", "auto")),
-}
-NATIVE = REQUEST | {
-    "input_embeds": ("models (embeddings as input)", _nothing),
-    "image_data": ("models (vision)", _nothing),
-    "video_data": ("models (vision)", _nothing),
-    "audio_data": ("models (audio)", _nothing),
-    "modalities": ("models (vision)", _nothing),
-    "return_entropy": ("logits_processors", _nothing),
-    "return_bytes": ("routes", _nothing),
-    "return_sampling_mask": ("logits_processors", _nothing),
-}
-NATIVE_SAMPLING = SAMPLING | {
-    "custom_logit_processor": ("routes (it stands beside `sampling_params`)", _nothing),
-    "stop_strings": ("routes (the field's name is `stop`)", _nothing),
 }
 # Read by nobody, changes no answer, sent by every client: not worth counting.
 INERT = frozenset({"user", "log_metrics", "no_logs", "store", "metadata", "parallel_tool_calls"})
@@ -116,31 +77,11 @@ INERT = frozenset({"user", "log_metrics", "no_logs", "store", "metadata", "paral
 def check_fields(
     fields: dict[str, Any],
     known: Iterable[str],
-    absent: dict[str, tuple[str, Neutral]],
+    absent: Absent,
     metrics: ServerMetrics,
     prefix: str = "",
 ) -> None:
     """Refuse fields that ask for an absent feature, count those nobody reads. Raises RequestError."""
-    known = set(known)
-    ignored = []
-    for name, value in fields.items():
-        if name in known or name in INERT or value is None:
-            continue
-        if name not in absent:
-            ignored.append(prefix + name)
-            continue
-        family, neutral = absent[name]
-        if not neutral(value, fields):
-            raise unsupported(prefix + name, family)
+    ignored = [prefix + name for name in strangers(fields, known, absent, prefix) if name not in INERT]
     if ignored:
         metrics.count_ignored(ignored[:MAX_FIELDS])
-
-
-def unsupported(param: str, family: str) -> RequestError:
-    """The refusal of a feature, naming the family of plugins that would bring it."""
-    return RequestError(
-        f"`{param}` asks for a feature that no installed plugin provides.",
-        param=param,
-        code="unsupported_parameter",
-        remedy=f"Leave it out, or see plugin family `{family}`.",
-    )

@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sglcore.contracts.routes import RouteEntry
-from sglcore.engine.chat_template import RESERVED
 from sglcore.errors import RequestError
 from sglcore.request import GenerateRequest
 from sglcore.server import absent
@@ -24,6 +23,7 @@ from sglcore.server.generation import new_rid
 from sglcore.server.openai import check_model, sampling_of, to_ask
 from sglcore.server.schemas import ChatFields, convert
 from sglcore.server.sse import EventStream
+from sglcore.text.chat_template import RESERVED
 
 
 def chat_routes(face: Face) -> list[RouteEntry]:

@@ -7,7 +7,6 @@ from contextlib import aclosing
 from typing import Any
 
 from sglcore.contracts.parsers import ArgumentsDelta, CallEnded, CallStarted, ReasoningDelta, TextDelta
-from sglcore.engine.branch_text import Piece
 from sglcore.request import FinishReason, GenerateRequest
 from sglcore.server.branch_parser import Parsing, joined
 from sglcore.server.face import Face
@@ -15,6 +14,7 @@ from sglcore.server.openai import finish_fields, openai_body, unix_now
 from sglcore.server.schemas import ChatFields
 from sglcore.server.sse import event
 from sglcore.server.usage import Usage
+from sglcore.text.branch_text import Piece
 
 
 class ChatAnswer:

@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sglcore.contracts.routes import RouteEntry
-from sglcore.engine.branch_text import Piece
 from sglcore.errors import RequestError
 from sglcore.request import GenerateRequest, TokenLogprobs
 from sglcore.server import absent
@@ -24,6 +23,7 @@ from sglcore.server.prompts import is_batch
 from sglcore.server.schemas import CompletionFields, convert
 from sglcore.server.sse import EventStream, event
 from sglcore.server.usage import Usage
+from sglcore.text.branch_text import Piece
 
 DEFAULT_TOKENS = 16
 

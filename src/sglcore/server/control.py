@@ -15,12 +15,12 @@ from sglcore.config import ServerConfig
 from sglcore.contracts.routes import RouteEntry
 from sglcore.errors import EngineDead, RequestError, SglcoreError
 from sglcore.isolation import Faults
+from sglcore.native.answer import WEIGHT_VERSION
 from sglcore.request import GenerateRequest, SamplingParams, pack_ids
 from sglcore.server.disconnect import while_connected
 from sglcore.server.errors import json_response
 from sglcore.server.face import Face
 from sglcore.server.generation import new_rid
-from sglcore.server.native_answer import WEIGHT_VERSION
 
 HEALTH_SECONDS = 20.0
 INFO_SECONDS = 5.0

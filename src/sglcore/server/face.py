@@ -49,8 +49,3 @@ class Face:
     @property
     def model(self) -> ModelInfo:
         return self.context.model
-
-
-def namespace(*parts: str) -> str:
-    """One cache namespace from several separators; "" where none is set. Different parts never give the same."""
-    return "".join(f"{len(part)}:{part}" for part in parts) if any(parts) else ""

@@ -8,13 +8,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, cast
 
-import msgspec
-
 from sglcore.contracts.routes import RouteContext
-from sglcore.engine.branch_text import BranchText, Piece
 from sglcore.errors import EngineDead, RequestError
+from sglcore.native.asks import for_engine
 from sglcore.request import GenerateRequest, RequestOutput
 from sglcore.server.metrics import RequestTimer, ServerMetrics
+from sglcore.text.branch_text import BranchText, Piece
 
 Pieces = AsyncGenerator[list[Piece], None]
 
@@ -75,7 +74,7 @@ class Generation:
         timer = self._metrics.begin()
         aborted, first = True, True
         try:
-            async with _leaving(self._engine.generate(_for_engine(ask))) as steps:
+            async with _leaving(self._engine.generate(for_engine(ask))) as steps:
                 async for outputs in steps:
                     if first and outputs:
                         timer.prompt(outputs[0].prompt_tokens, outputs[0].cached_tokens)
@@ -91,7 +90,6 @@ class Generation:
             raise EngineDead("It ended the request without a result.")
         finally:
             timer.end(aborted=aborted)
-
 
     def _end_cut(self, ask: GenerateRequest, branches: list[BranchText], outputs: list[RequestOutput]) -> None:
         """Tell the engine of branches that a stop string has cut while others of the request go on."""
@@ -110,13 +108,6 @@ def _check_total(asks: Sequence[GenerateRequest]) -> None:
             param="n",
             remedy="Send several requests.",
         )
-
-
-def _for_engine(ask: GenerateRequest) -> GenerateRequest:
-    """The ask with at least one token to generate: a step is what carries a prompt's logprobs."""
-    if ask.sampling.max_new_tokens > 0:
-        return ask
-    return msgspec.structs.replace(ask, sampling=msgspec.structs.replace(ask.sampling, max_new_tokens=1))
 
 
 def _advance(branches: list[BranchText], outputs: list[RequestOutput], timer: RequestTimer) -> list[Piece]:

@@ -26,7 +26,6 @@ from sglcore.engine.model_files import (
 from sglcore.engine.phases import Progress
 from sglcore.engine.sampling import sampling_defaults
 from sglcore.engine.supervisor import Supervisor
-from sglcore.engine.text import Text
 from sglcore.engine.workers import EngineProcess
 from sglcore.negotiation.decision import line
 from sglcore.plugins import Plugins
@@ -36,6 +35,7 @@ from sglcore.server.parsers import TemplateFacts, check_names, load_parsers
 from sglcore.server.plugin_routes import check_apis, plugin_routes
 from sglcore.server.run import build_server, listen
 from sglcore.server.vitals import Vitals
+from sglcore.text.service import Text
 
 log = logging.getLogger("sglcore.server")
 

@@ -12,12 +12,12 @@ from starlette.responses import Response
 from sglcore.contracts.routes import ModelInfo, RouteEntry
 from sglcore.engine.sampling import sampling_params
 from sglcore.errors import RequestError
+from sglcore.native.asks import namespace, session_params
 from sglcore.request import FinishReason, GenerateRequest, SamplingParams, pack_ids
 from sglcore.server.absent import unsupported
 from sglcore.server.errors import json_response
-from sglcore.server.face import Face, namespace
+from sglcore.server.face import Face
 from sglcore.server.schemas import OpenAIFields
-from sglcore.server.sessions import session_params
 
 
 def unix_now() -> int:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from sglcore.contracts.routes import ModelInfo, RouteContext
+from sglcore.contracts.routes import RouteContext
 from sglcore.contracts.services import TextService
 from sglcore.errors import RequestError
+from sglcore.native.limits import PromptLimits
 from sglcore.server.schemas import MAX_PROMPTS
 
 LONG_TEXT = 20_000  # characters; longer ones are tokenized in a thread, so that other requests go on
 
 
-class Prompts:
+class Prompts(PromptLimits):
     """What the dialects share about prompts of one model."""
 
     def __init__(self, context: RouteContext) -> None:
+        super().__init__(context.model.context_length, context.model.vocab_size)
         self._text = context.text
-        self._model: ModelInfo = context.model
 
     @property
     def text(self) -> TextService:
@@ -64,50 +65,6 @@ class Prompts:
         else:
             prompt = await asyncio.to_thread(self.text.render_chat, messages, **arguments)
         return prompt, await self.encode(prompt, "messages", add_special_tokens=False)
-
-    def check_ids(self, ids: Any, param: str) -> list[int]:
-        """A non-empty list of ids inside the vocabulary. Raises RequestError naming the first that is not."""
-        if not isinstance(ids, list) or not ids:
-            raise RequestError(f"`{param}` must be a non-empty list of token ids.", param=param)
-        if len(ids) > self._model.context_length:
-            raise self._too_long(len(ids), param)  # before looking at each of what may be millions
-        size = self._model.vocab_size
-        for position, i in enumerate(ids):
-            if type(i) is not int or not 0 <= i < size:
-                raise RequestError(
-                    f"`{param}[{position}]` is {str(i)[:40]}; token ids go from 0 to {size - 1}.", param=param
-                )
-        return ids
-
-    def fit(self, ids: list[int], asked: int | None, *, default: int | None, prompt: str, param: str) -> int:
-        """Tokens that may be generated after `ids`: as asked, else `default`, else all that fit.
-
-        `prompt` and `param` name the fields in errors. Raises RequestError where the context is too short.
-        """
-        context = self._model.context_length
-        room = context - len(ids)
-        if room <= 0 and not (room == 0 and asked == 0):
-            raise self._too_long(len(ids), prompt)
-        if asked is None:
-            return room if default is None else min(default, room)
-        if asked > room:
-            raise RequestError(
-                f"`{prompt}` has {len(ids)} tokens and `{param}` is {asked}, together more than the context of "
-                f"{context} tokens.",
-                param=param,
-                code="context_length_exceeded",
-                remedy=f"Ask for at most {room}.",
-            )
-        return asked
-
-    def _too_long(self, tokens: int, param: str) -> RequestError:
-        context = self._model.context_length
-        return RequestError(
-            f"`{param}` has {tokens} tokens; the context of {context} tokens leaves no room for an answer.",
-            param=param,
-            code="context_length_exceeded",
-            remedy=f"Send at most {context - 1} tokens.",
-        )
 
 
 def _has_text(prompts: list[Any]) -> bool:

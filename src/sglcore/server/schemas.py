@@ -10,31 +10,15 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from sglcore.engine.sampling import Id, ProcessorName, SamplingFields, Seed, Tokens, TopLogprobs
+from sglcore.engine.sampling import ProcessorName, SamplingFields, Seed, Tokens, TopLogprobs
 from sglcore.engine.sampling import convert as convert
+from sglcore.native.fields import AskFields, Priority, Rid, Salt, SessionFields, SessionId, Timeout
 from sglcore.request import INT32_MAX
 
 MAX_PROMPTS = 1024
 MAX_TOOLS = 1024
 
-Rid = Annotated[str, Meta(min_length=1, max_length=256)]
-Salt = Annotated[str, Meta(max_length=256)]
-Priority = Annotated[int, Meta(ge=-(2**31), le=INT32_MAX)]
-
-
-Timeout = Annotated[float, Meta(gt=0, le=1e9)]
 Patience = Annotated[float, Meta(ge=0, le=3600)]
-SessionId = Annotated[str, Meta(min_length=1, max_length=256)]
-
-
-class SessionFields(Struct, kw_only=True):
-    """`session_params` of a request."""
-
-    id: SessionId
-    rid: Rid | None = None
-    offset: Annotated[int, Meta(ge=-INT32_MAX, le=INT32_MAX)] | None = None
-    replace: bool | None = None
-    drop_previous_output: bool | None = None
 
 
 class StreamOptions(Struct, kw_only=True):
@@ -83,27 +67,13 @@ class CompletionFields(OpenAIFields, kw_only=True):
     logprobs: TopLogprobs | None = None
 
 
-class NativeFields(Struct, kw_only=True):
-    """Body of /generate. Lists beside a list of prompts hold one value each."""
+class NativeFields(AskFields, kw_only=True):
+    """Body of /generate."""
 
     text: str | Annotated[list[str], Meta(max_length=MAX_PROMPTS)] | None = None
     input_ids: list[Any] | None = None
-    sampling_params: dict[str, Any] | list[dict[str, Any]] = {}
-    rid: Rid | list[Rid] | None = None
-    return_logprob: bool | list[bool] = False
-    logprob_start_len: int | list[int] = -1
-    top_logprobs_num: TopLogprobs | list[TopLogprobs] = 0
-    token_ids_logprob: list[Id | list[Id] | None] | None = None
-    return_hidden_states: bool | list[bool] = False
-    custom_logit_processor: ProcessorName | list[ProcessorName | None] | None = None
     return_text_in_logprobs: bool = False
     stream: bool = False
-    cache_salt: Salt = ""
-    extra_key: Salt = ""
-    tenant: Salt = ""
-    priority: Priority | None = None
-    timeout: Timeout | None = None
-    session_params: SessionFields | None = None
 
 
 class TokenizeFields(Struct, kw_only=True):

@@ -6,12 +6,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sglcore.contracts.routes import RouteEntry
-from sglcore.request import SessionParams
 from sglcore.server.body import read_json
 from sglcore.server.errors import json_response
 from sglcore.server.face import Face
 from sglcore.server.generation import new_rid
-from sglcore.server.schemas import CloseSessionFields, OpenSessionFields, SessionFields, convert
+from sglcore.server.schemas import CloseSessionFields, OpenSessionFields, convert
 
 
 def session_routes(face: Face) -> list[RouteEntry]:
@@ -32,16 +31,3 @@ def session_routes(face: Face) -> list[RouteEntry]:
         RouteEntry("/open_session", open_session, ("POST",), "user"),
         RouteEntry("/close_session", close_session, ("POST",), "user"),
     ]
-
-
-def session_params(fields: SessionFields | None) -> SessionParams | None:
-    """The engine's words for it."""
-    if fields is None:
-        return None
-    return SessionParams(
-        id=fields.id,
-        rid=fields.rid,
-        offset=fields.offset or 0,
-        replace=bool(fields.replace),
-        drop_previous_output=bool(fields.drop_previous_output),
-    )

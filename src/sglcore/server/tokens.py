@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sglcore.contracts.services import TextService
+from sglcore.native.answer import clamp
 from sglcore.request import TokenLogprobs
-
-LOWEST = -9999.0  # stands for log 0, which JSON cannot say
 
 
 class TokenNames:
@@ -58,25 +57,6 @@ class TokenNames:
         if one.logprob is None:  # the first token of a prompt has no predecessor
             return None
         return {self.name(i): clamp(logprob) for logprob, i in one.top} | {self.name(one.token_id): clamp(one.logprob)}
-
-    def native(self, one: TokenLogprobs, with_text: bool) -> list[Any]:
-        """SGLang's [logprob, id, text or null]."""
-        return [clamp(one.logprob), one.token_id, self.name(one.token_id) if with_text else None]
-
-    def native_top(self, one: TokenLogprobs, with_text: bool) -> list[list[Any]] | None:
-        return self._several(one, one.top, with_text)
-
-    def native_ids(self, one: TokenLogprobs, with_text: bool) -> list[list[Any]] | None:
-        return self._several(one, one.ids, with_text)
-
-    def _several(self, one: TokenLogprobs, pairs: list[tuple[float, int]], with_text: bool) -> list[list[Any]] | None:
-        if one.logprob is None:
-            return None
-        return [[clamp(logprob), i, self.name(i) if with_text else None] for logprob, i in pairs]
-
-
-def clamp(logprob: float | None) -> float | None:
-    return None if logprob is None else max(logprob, LOWEST)
 
 
 def _shown(data: bytes) -> str:

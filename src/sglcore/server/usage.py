@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sglcore.engine.branch_text import Piece
+from sglcore.text.branch_text import Piece
 
 
 class Usage:

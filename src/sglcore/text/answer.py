@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sglcore.contracts.services import TextService
-from sglcore.engine.branch_text import BranchText
 from sglcore.request import CACHE_MISSES, FinishReason, GenerateRequest, HiddenStates, RequestOutput, TokenLogprobs
+from sglcore.text.branch_text import BranchText
 
 
 class Answer:

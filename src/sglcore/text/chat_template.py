@@ -12,9 +12,9 @@ from typing import Any
 
 from jinja2 import TemplateError, meta, nodes
 
-from sglcore.engine.chat_messages import normalize_messages
-from sglcore.engine.sandbox import ChatSandbox, OverBudget
 from sglcore.errors import ConfigError, RequestError
+from sglcore.text.chat_messages import normalize_messages
+from sglcore.text.sandbox import ChatSandbox, OverBudget
 
 MAX_SOURCE = 1 << 20  # characters
 MAX_RENDERED = 64 << 20  # characters

@@ -18,7 +18,7 @@ from jinja2.ext import loopcontrols
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from sglcore.engine.template_names import GenerationTag, PlainNamespace, raise_exception, strftime_now, to_json
+from sglcore.text.template_names import GenerationTag, PlainNamespace, raise_exception, strftime_now, to_json
 
 MAX_BITS = 1 << 16  # of any number computed
 LONG_WIDTH = re.compile(r"\d{6}|\*")  # in a format string: a width of a million, or one taken from an argument

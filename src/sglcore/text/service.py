@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 
 from sglcore.contracts.services import Detokenizer
 from sglcore.contracts.weights import TextAssets
-from sglcore.engine.chat_template import ChatTemplate
-from sglcore.engine.detokenize import ByteDetokenizer, StopStrings, WindowDetokenizer
 from sglcore.errors import ConfigError, RequestError
+from sglcore.text.chat_template import ChatTemplate
+from sglcore.text.detokenize import ByteDetokenizer, StopStrings, WindowDetokenizer
 
 MAX_TEMPLATE_FILE = 4 << 20  # bytes
 

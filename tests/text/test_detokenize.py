@@ -9,8 +9,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from server.scripted import CORPUS, TOKENIZER, tiny_text
 from sglcore.contracts.weights import TextAssets
-from sglcore.engine.detokenize import HELD_TOKENS, StopStrings, WindowDetokenizer
-from sglcore.engine.text import Text
+from sglcore.text.detokenize import HELD_TOKENS, StopStrings, WindowDetokenizer
+from sglcore.text.service import Text
 
 BYTE_LEVEL = tiny_text()
 VOCABULARY = Tokenizer.from_buffer(TOKENIZER).get_vocab_size()

@@ -8,9 +8,9 @@ import pytest
 
 from server.scripted import CHATML, TOKENIZER, tiny_text
 from sglcore.contracts.weights import TextAssets
-from sglcore.engine.chat_template import MAX_SOURCE, ChatTemplate
-from sglcore.engine.text import Text
 from sglcore.errors import ConfigError, RequestError
+from sglcore.text.chat_template import MAX_SOURCE, ChatTemplate
+from sglcore.text.service import Text
 
 HELLO = [{"role": "user", "content": "hello"}]
 DEMO = (
@@ -219,7 +219,7 @@ def test_a_slow_tokenizer_is_converted(tmp_path: Path) -> None:
 
 
 def test_importing_text_loads_no_torch() -> None:
-    code = "import sys, sglcore.engine.text; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    code = "import sys, sglcore.text.service; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

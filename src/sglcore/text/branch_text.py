@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sglcore.contracts.services import Detokenizer, TextService
-from sglcore.engine.detokenize import StopStrings
-from sglcore.engine.stop_regex import StopRegex
 from sglcore.request import FinishReason, HiddenStates, RequestOutput, SamplingParams, TokenLogprobs
+from sglcore.text.detokenize import StopStrings
+from sglcore.text.stop_regex import StopRegex
 
 
 @dataclass(slots=True)
