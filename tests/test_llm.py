@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
 
-from parity.tiny import LLAMA_LIKE, make
 from sglcore import LLM, SamplingParams
 from sglcore.errors import ConfigError, RequestError
+from words import worded
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    folder, _ = make("llama", tmp_path_factory.mktemp("models"))
-    vocab = {f"t{i}": i for i in range(LLAMA_LIKE["vocab_size"])}
-    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="t0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({"chat_template": "{% for m in messages %}{{ m.content }} {% endfor %}"})
-    )
-    return folder
+    return worded(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """sglcore: an LLM serving engine with a small core and plugins.
 
-Importing it brings in neither torch nor transformers; `LLM` loads on first use.
+Importing it brings in neither torch nor transformers; `LLM` and `Engine` load on first use.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ hookimpl = pluggy.HookimplMarker("sglcore")
 
 if TYPE_CHECKING:
     from sglcore.llm import LLM
-    from sglcore.llm import LLM as Engine
+    from sglcore.offline.engine import Engine
     from sglcore.request import SamplingParams
 
 __all__ = ["LLM", "Engine", "SamplingParams", "__version__", "hookimpl"]
@@ -23,10 +23,14 @@ __all__ = ["LLM", "Engine", "SamplingParams", "__version__", "hookimpl"]
 
 def __getattr__(name: str) -> Any:
     """Load the face's heavier parts when asked for."""
-    if name in ("LLM", "Engine"):
+    if name == "LLM":
         from sglcore.llm import LLM
 
         return LLM
+    if name == "Engine":
+        from sglcore.offline.engine import Engine
+
+        return Engine
     if name == "SamplingParams":
         from sglcore.request import SamplingParams
 

@@ -58,5 +58,9 @@ class EngineDead(SglcoreError):
     """The engine process or thread is gone; open requests end with this, none hangs."""
 
 
+class OutOfMemory(SglcoreError):
+    """The device could not allocate what a step needs; nothing of the step counts, and it may be tried smaller."""
+
+
 class LedgerImbalance(SglcoreError):
     """free + cached + held != total: a bug in page accounting, never a user's fault."""

@@ -16,13 +16,10 @@ import msgspec
 import numpy as np
 
 from sglcore.config import EngineConfig, build_config
-from sglcore.engine.adjust import adjusted
-from sglcore.engine.build import build_engine
 from sglcore.engine.link import InlinePort
 from sglcore.engine.loop import EngineLoop
 from sglcore.engine.messages import Abort, Outputs, Submit
-from sglcore.engine.model_files import open_checkpoint, resolve_model, text_checkpoint
-from sglcore.engine.phases import Phases, Progress
+from sglcore.engine.phases import Progress
 from sglcore.engine.processor_check import check_processor
 from sglcore.engine.sampling import (
     DEFAULT_TOKENS,
@@ -32,12 +29,12 @@ from sglcore.engine.sampling import (
     TopLogprobs,
     check_ids,
     convert,
-    sampling_defaults,
     sampling_params,
 )
 from sglcore.errors import ConfigError, EngineDead, RequestError
 from sglcore.isolation import failure_text
-from sglcore.plugins import Plugins, Selection, discover
+from sglcore.offline.start import open_model
+from sglcore.plugins import Plugins
 from sglcore.request import (
     INT32_MAX,
     FinishReason,
@@ -47,7 +44,6 @@ from sglcore.request import (
     pack_ids,
 )
 from sglcore.text.answer import Answer
-from sglcore.text.service import Text
 
 log = logging.getLogger("sglcore.engine")
 
@@ -68,31 +64,14 @@ class LLM:
         """`flags` are `sglcore serve`'s, with underscores. `plugin_set` is what they select of the installed plugins,
         where somebody has looked already. Raises ConfigError or PluginError."""
         config = build_config(EngineConfig, {"model_path": model, **flags})
-        plugins = plugin_set
-        if plugins is None:
-            plugins = discover(Selection.of(config, flags))
-            plugins.report()
-        self.config = adjusted(config, {"model_path", *flags}, plugins)
-        path = resolve_model(model, self.config, plugins)
-        checkpoint = open_checkpoint(path, self.config.load_format, plugins)
-        self._defaults = sampling_defaults(self.config, checkpoint.generation_config)
-        self.text = None
-        if not self.config.skip_tokenizer_init:
-            self.text = Text(text_checkpoint(checkpoint, self.config, plugins).text_assets())
-        built = build_engine(self.config, path, plugins, Phases(tell))
-        self.info = built.info
-        self.engine = built.engine
+        self._opened = opened = open_model(config, {"model_path", *flags}, plugin_set)
+        self.config, self.text, self._plugins = opened.config, opened.text, opened.plugins
+        self._defaults = opened.model.sampling_defaults
+        self._built = built = opened.start(tell)
+        self.info, self.engine = built.info, built.engine
         self._port = InlinePort()
-        self._loop = EngineLoop(built.engine, self._port, plugins.hooks, built.info)
-        self._plugins = plugins
+        self._loop = EngineLoop(self.engine, self._port, self._plugins.hooks, self.info)
         self._failure = ""
-        self.info["plugin_plan"] = plugins.plan().digest
-        try:
-            plugins.hooks.on_engine_start(info=self.info)
-        except BaseException:
-            plugins.hooks.on_engine_stop(info=self.info)
-            built.engine.close()
-            raise
         self._ids = itertools.count()
         self._answers: dict[str, list[Answer]] = {}
         self._ended: dict[str, FinishReason | None] = {}  # of those, the ones that are done; why, if they failed
@@ -176,8 +155,7 @@ class LLM:
         """Stop the engine and free its memory. Idempotent."""
         if not self._closed:
             self._closed = True
-            self._plugins.hooks.on_engine_stop(info=self.info)
-            self.engine.close()
+            self._opened.stop(self._built)
 
     def __enter__(self) -> LLM:
         return self

@@ -68,6 +68,7 @@ class Flight:
 
     serial: int
     rows: frozenset[int]
+    rids: frozenset[str]
     pages: list[np.ndarray]
 
 
@@ -148,7 +149,9 @@ class Device:
                 self.spoiled.append(self.seats[row].rid)
                 result.finite[i], result.num_tokens[i] = False, 0
         ends = (batch.starts + batch.counts).tolist()
-        self.flights.append(Flight(batch.serial, frozenset(rows), self._touched(rows, batch.starts.tolist(), ends)))
+        rids = frozenset(self.seats[row].rid for row in rows)
+        touched = self._touched(rows, batch.starts.tolist(), ends)
+        self.flights.append(Flight(batch.serial, frozenset(rows), rids, touched))
         return result
 
     def _sample(self, i: int, row: int, length: int, result: StepResult) -> None:

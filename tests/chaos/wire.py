@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import deque
 from typing import Any
 
 import msgspec
 
 from sglcore.engine.client import ZmqClient
-from sglcore.engine.messages import Abort, ToEngine
+from sglcore.engine.messages import ToEngine
 
 CLIENT = b"api"
 ENCODER = msgspec.msgpack.Encoder()
@@ -61,7 +60,6 @@ class Wire:
         self.socket: Socket | None = None
         self.turn = self.lag = 0
         self.closed = False
-        self.look: Callable[[Abort], None] = lambda message: None
 
     @property
     def empty(self) -> bool:
@@ -72,9 +70,6 @@ class Wire:
     def receive(self, *, block: bool, seconds: float | None = None) -> list[tuple[bytes, ToEngine]]:
         messages = [DECODER.decode(data) for data in self.to_engine]
         self.to_engine.clear()
-        for message in messages:
-            if isinstance(message, Abort):
-                self.look(message)
         return [(CLIENT, message) for message in messages]
 
     def send(self, client: bytes, message: Any) -> None:
@@ -113,6 +108,3 @@ class Client(ZmqClient):
     def _connected(self, address: str) -> Any:
         return self._wire.connect(address)
 
-
-def counted() -> Counter[str]:
-    return Counter()

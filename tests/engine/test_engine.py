@@ -8,6 +8,7 @@ import pytest
 from engine.fakes import InlineExecutor, TimedDevice
 from scheduler.fake import build, run_alone
 from sglcore.engine.engine import Engine
+from sglcore.errors import OutOfMemory
 from sglcore.request import GenerateRequest, SamplingParams, pack_ids
 
 
@@ -43,6 +44,55 @@ def test_overlapped_loop_queues_the_next_forward_before_it_commits():
     scheduler.commit = lambda batch, result: executor.events.append(f"commit {batch.serial}") or commit(batch, result)
     finish_all(engine)
     assert executor.events[:6] == ["forward 1", "sample 1", "forward 2", "commit 1", "sample 2", "forward 3"]
+
+
+class Narrow(InlineExecutor):
+    """A device without memory for steps of more than `most` tokens; it learns of rows and pages all the same."""
+
+    def __init__(self, runner, most: int) -> None:
+        super().__init__(runner)
+        self.most, self.lost = most, 0
+
+    def forward(self, batch) -> None:
+        self._fits = batch.num_tokens <= self.most
+        if self._fits:
+            super().forward(batch)
+        else:
+            self.runner._apply(batch)
+
+    def sample(self, batch, masks=None):
+        if self._fits:
+            return super().sample(batch, masks)
+        self.lost += 1
+        return NoMemory()
+
+
+class NoMemory:
+    def wait(self):
+        raise OutOfMemory("No room.")
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_step_without_memory_is_tried_smaller(overlap):
+    scheduler, runner = build(rows=4, context=400, pages=800, chunk=256)
+    device = Narrow(runner, most=40)
+    engine = Engine(scheduler, device, overlap=overlap)
+    prompts = {f"r{i}": [(i * 7 + k) % 50 for k in range(20 + 60 * i)] for i in range(5)}
+    for rid, prompt in prompts.items():
+        engine.add(ask(rid, prompt, 9))
+    assert finish_all(engine) == {rid: run_alone(p, 9) for rid, p in prompts.items()}
+    assert 0 < device.lost <= 8
+    assert scheduler.ledger.held() == [0]
+    scheduler.ledger.check()
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_device_without_memory_for_anything_ends_the_engine(overlap):
+    scheduler, runner = build(rows=4, context=400, pages=800, chunk=256)
+    engine = Engine(scheduler, Narrow(runner, most=0), overlap=overlap)
+    engine.add(ask("a", [1] * 100, 5))
+    with pytest.raises(OutOfMemory):
+        finish_all(engine)
 
 
 def test_abort_reaches_the_client_and_frees_the_row():

@@ -28,12 +28,13 @@ Queue = asyncio.Queue[list[RequestOutput]]
 
 
 class Stream:
-    """One request's way back to whoever waits for it."""
+    """One request's way back to whoever waits for it. `submitted`: to the engine of now."""
 
-    __slots__ = ("queue", "record")
+    __slots__ = ("queue", "record", "submitted")
 
     def __init__(self, record: Record) -> None:
         self.record = record
+        self.submitted = False
         self.queue: Queue = asyncio.Queue()
 
 
@@ -95,7 +96,9 @@ class ZmqClient:
                 yield outputs
         finally:
             del self._streams[request.rid]
-            self._journal.ended(request, stream.record.tokens[0][:taken])
+            told = self._journal.ended(request, stream.record.tokens[0][:taken])
+            if told is not None and not stream.submitted and self.ready:
+                self._send_now(told)  # it ended while it waited to be run again
             if self._quarantine.active and self._quarantine.gone(request.rid):
                 self._release()
             if left and self.ready:
@@ -142,6 +145,8 @@ class ZmqClient:
     def suspend(self) -> None:
         """The engine is gone: hold everything. Calls that wait for an answer get none."""
         self._suspended = True
+        for stream in self._streams.values():
+            stream.submitted = False
         for future in self._replies.values():
             if not future.done():
                 future.set_exception(_restarting())
@@ -195,6 +200,7 @@ class ZmqClient:
         if self._quarantine.active:
             self._quarantine.wait(request.rid)
         elif not self._suspended:  # else `resume` submits it with the others
+            self._streams[request.rid].submitted = True
             await self._send(Submit(request))
         elif self._dead is not None:
             raise EngineDead(self._dead)
@@ -204,6 +210,7 @@ class ZmqClient:
             stream = self._streams.get(rid)
             if stream is not None:
                 self.replayed += 1
+                stream.submitted = True
                 self._send_now(Submit(stream.record.again(next(self._numbers))))
 
     def _give_up(self, rid: str) -> None:

@@ -11,8 +11,10 @@ from the device's row table. What commit N then finds (a stop token) costs that 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, cast, get_args
 
 import msgspec
@@ -22,11 +24,13 @@ from sglcore.batch import Batch
 from sglcore.contracts.execution import PendingStep, StepExecutor
 from sglcore.engine.cache import CacheKeeper
 from sglcore.engine.processors import Processors
-from sglcore.errors import RequestError
+from sglcore.errors import OutOfMemory, RequestError
 from sglcore.isolation import Hooks
 from sglcore.request import GenerateRequest, RequestOutput, SamplingParams, SessionParams
 from sglcore.runner.edits import Edit
 from sglcore.scheduler import PauseMode, Scheduler
+
+log = logging.getLogger("sglcore.engine")
 
 NOTHING = SamplingParams(max_new_tokens=0)
 MAX_HIDDEN_VALUES = 2**24  # of one request: 64 MiB as numbers, several times that as JSON
@@ -63,7 +67,11 @@ class Engine:
         """One whole step; returns what it adds to each request."""
         batch = self._plan()
         self.executor.forward(batch)
-        return self._commit(*self._sample(batch))
+        flight = self._sample(batch)
+        try:
+            return self._commit(*flight)
+        except OutOfMemory as error:
+            return self._smaller([batch], error)
 
     def step_overlapped(self) -> list[RequestOutput]:
         """Queue the next step, then commit the one before while it runs."""
@@ -73,10 +81,28 @@ class Engine:
         landing, self._flight = self._flight, None
         if not batch.idle:
             self.executor.forward(batch)
-        outputs = self._commit(*landing) if landing is not None else []
+        try:
+            outputs = self._commit(*landing) if landing is not None else []
+        except OutOfMemory as error:
+            return self._smaller([*landing[:1], *self._drained(batch)], error)  # type: ignore[index]
         if not batch.idle:
             self._flight = self._sample(batch)
         return outputs
+
+    def _drained(self, batch: Batch) -> list[Batch]:
+        """The step queued behind one that was lost: it has read tokens that are not there, and is lost as well."""
+        if batch.idle:
+            return []
+        with suppress(OutOfMemory):
+            self.executor.sample(batch).wait()
+        return [batch]
+
+    def _smaller(self, lost: list[Batch], error: OutOfMemory) -> list[RequestOutput]:
+        """Plan the lost steps' rows again, in smaller steps. Raises the error where there are none."""
+        if not self.scheduler.lost(lost):
+            raise error
+        log.warning("A step of %d tokens was lost: %s Smaller ones follow.", lost[0].num_tokens, error)
+        return self.scheduler.take_outbox()
 
     def _plan(self) -> Batch:
         batch = self.scheduler.plan()

@@ -84,11 +84,15 @@ class EngineLoop:
             if message.call:
                 self.port.send(client, Reply(message.call, met))
         else:
-            self.port.send(client, self._call(message))
+            reply = self._call(message)
+            if message.name == "pause_generation":
+                self._settle()
+            self.port.send(client, reply)
 
     def _abort(self, client: bytes, message: Abort) -> int:
         scheduler = self.engine.scheduler
-        if message.exact and self.owner.get(message.rid) != client:
+        mine = message.rid in scheduler.requests and self.owner.get(message.rid) == client
+        if message.exact and not mine:
             if message.kept >= 0:  # it has ended meanwhile, with more than its client took
                 scheduler.sessions.trim(message.rid, message.kept)
             return 0
@@ -96,9 +100,14 @@ class EngineLoop:
         return scheduler.abort(message.rid, branch=message.branch, kept=message.kept, message=text)
 
     def _pause(self, mode: str = "abort") -> None:
-        """Answered when the steps in flight have landed: what is paused in place may then be looked at."""
         self.engine.pause(mode)
-        while self.engine.has_work:
+
+    def _settle(self) -> None:
+        """A pause is answered when the steps in flight have landed: what is paused in place may then be looked at.
+
+        What such a step raises ends the loop, as anywhere: it is no answer to the call.
+        """
+        while self.engine.scheduler.paused and self.engine.has_work:
             self._hand_out(self.engine.step())
 
     def _submit(self, client: bytes, request: GenerateRequest) -> None:

@@ -83,10 +83,12 @@ class Quarantine:
         """The engine died while computing `in_flight`; `open_` are all unfinished, in order. Returns the poison."""
         order = list(open_)
         flying = set(in_flight)
-        # Those that have been cleared since the last death are less suspect than those that have not.
-        suspects = [rid for rid in order if rid in flying and rid in self._running]
+        everyone = [rid for rid in order if rid in flying]
+        # Those that have been cleared since the last death are less suspect than those that have not. But nobody is
+        # given up in company: who was cleared may have got on for a few steps only.
+        suspects = [rid for rid in everyone if rid in self._running]
         again = bool(suspects)
-        suspects = suspects or [rid for rid in order if rid in flying]
+        suspects = suspects if len(suspects) > 1 else everyone
         self._deaths.update(suspects)
         poison = suspects if again and len(suspects) == 1 and self._deaths[suspects[0]] > 1 else []
         groups = _halves(suspects) if again and not poison else [suspects]

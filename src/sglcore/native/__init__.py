@@ -1,1 +1,1 @@
-"""SGLang's own dialect, whatever it comes through (HTTP, a script): fields in, GenerateRequests; outputs, bodies out."""
+"""SGLang's own dialect, whatever it comes through (HTTP, a script): fields to requests, outputs to bodies."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sglcore.batch import Batch, StepResult
+from sglcore.errors import OutOfMemory
 from sglcore.request import HiddenStates
 from sglcore.runner.draws import draws
 from sglcore.runner.edits import Edit, apply_edits
@@ -60,7 +61,7 @@ class ModelRunner:
     def sample(self, batch: Batch, masks: Any = None) -> PendingStep:
         """Queue the sampler behind the forward pass just queued. `masks`: the step's Edits, or None."""
         forward = self._forward_pending
-        return self.launcher.launch(lambda: self._sample(forward, masks or ()))
+        return self.launcher.launch(lambda: self._guarded(forward, masks or ()))
 
     def follow(self, batch: Batch) -> None:
         """A rank above 0 does one step: forward, then take the tokens that rank 0 sampled. Waits for it."""
@@ -71,6 +72,15 @@ class ModelRunner:
         self.launcher.close()
         if self.group is not None:
             self.group.close()
+
+    def _guarded(self, forward: Any, edits: Sequence[Edit]) -> StepResult:
+        """`_sample`; a failed allocation is told as such where the step can be tried again: not among several ranks."""
+        try:
+            return self._sample(forward, edits)
+        except (MemoryError, RuntimeError) as error:
+            if self.group is None and _allocation(error):
+                raise OutOfMemory(f"{type(error).__name__}: {str(error)[:200]}.") from error
+            raise
 
     @torch.inference_mode()
     def _forward(self, batch: Batch) -> tuple[Batch, StepTensors | None, torch.Tensor | None]:
@@ -151,3 +161,8 @@ class ModelRunner:
             part = states[first : first + count]
             result.hidden_states[i] = HiddenStates(part.shape[1], part.astype("<f4").tobytes())
             first += count
+
+
+def _allocation(error: Exception) -> bool:
+    """Whether an allocator failed; torch's CPU allocator says so in words only."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -49,6 +49,23 @@ class Commit:
             self.seats.land(row)
         return outputs
 
+    def lost(self, batch: Batch) -> None:
+        """The step was not computed: its rows queue again with what they had, and are owed what it was to tell."""
+        t, taken = self.rows, self.seats.taken
+        t.in_flight[batch.rows] -= 1
+        for i, row in enumerate(batch.rows.tolist()):
+            branch = taken[row]
+            if branch is None:
+                continue
+            if i in batch.input_logprobs:
+                branch.logprobs_from = int(batch.starts[i]) + batch.input_logprobs[i][0] + 1
+            if i in batch.hidden_states:
+                branch.hidden_from = int(batch.starts[i]) + batch.hidden_states[i]
+            if t.active[row]:
+                self.seats.retract(row)
+            else:
+                self.seats.land(row)
+
     def _append(
         self, rows: np.ndarray, index: np.ndarray, tokens: np.ndarray, result: StepResult
     ) -> list[RequestOutput]:

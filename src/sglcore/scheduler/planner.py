@@ -13,6 +13,9 @@ from sglcore.scheduler.priority import Preemption
 from sglcore.scheduler.seats import Seats
 
 
+SMALLEST_CHUNK = 16
+
+
 class Planner:
     """Decoding rows first, a token each; then prompts that are half done, oldest first; then waiting branches."""
 
@@ -27,6 +30,14 @@ class Planner:
         self.chunk = chunk
         self.on_seat = on_seat
         self.retracted = 0
+
+    def shrink(self, tokens: int) -> bool:
+        """Plan smaller steps from now on than one of so many tokens; False if they are as small as they get."""
+        smaller = min(self.chunk, tokens) // 2
+        if smaller < SMALLEST_CHUNK:
+            return False
+        self.chunk = smaller
+        return True
 
     def decode(self) -> np.ndarray:
         """int32 [rows]: the rows that take a token, each with a page for it."""

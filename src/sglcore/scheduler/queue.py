@@ -78,8 +78,9 @@ class WaitingQueue:
         self._forget_passers()
 
     def lowest(self) -> Branch | None:
-        """The waiting branch of lowest priority, of those the last to come, that never ran; None if there is none."""
-        fresh = [b for b in self.branches if b.cached < 0]
+        """The waiting branch of lowest priority, of those the last to come, whose request never ran; None if there is
+        none. A request of which another branch runs is not to be ended for its sake."""
+        fresh = [b for b in self.branches if all(own.cached < 0 for own in b.request.branches)]
         return min(fresh, key=lambda b: (b.priority, -b.arrival)) if fresh else None
 
     # -- order --

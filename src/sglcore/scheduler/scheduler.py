@@ -11,7 +11,7 @@ This is the door; each of them is a module of its own beside it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -210,6 +210,17 @@ class Scheduler:
         """Take a step's tokens in: append, finish, cache prefixes, free what is done. Returns what clients get."""
         outputs = self._commit.take(batch, result)
         return self.take_outbox() + outputs if self.lives.outbox else outputs
+
+    def lost(self, batches: Sequence[Batch]) -> bool:
+        """Steps in flight, in order, for which the device had no memory: plan smaller, and their rows again.
+
+        False, and nothing has changed, if there is no smaller step to plan.
+        """
+        if not self._planner.shrink(max(batch.num_tokens for batch in batches)):
+            return False
+        for batch in reversed(batches):
+            self._commit.lost(batch)
+        return True
 
     def take_outbox(self) -> list[RequestOutput]:
         """Outputs that no step made: aborts, refusals, deadlines."""

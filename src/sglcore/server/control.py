@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sglcore.config import ServerConfig
 from sglcore.contracts.routes import RouteEntry
 from sglcore.errors import EngineDead, RequestError, SglcoreError
 from sglcore.isolation import Faults
-from sglcore.native.answer import WEIGHT_VERSION
+from sglcore.native.facts import model_info, redacted, version
 from sglcore.request import GenerateRequest, SamplingParams, pack_ids
 from sglcore.server.disconnect import while_connected
 from sglcore.server.errors import json_response
@@ -24,8 +20,6 @@ from sglcore.server.generation import new_rid
 
 HEALTH_SECONDS = 20.0
 INFO_SECONDS = 5.0
-SECRET = re.compile(r"key|token$|secret|password|credential", re.IGNORECASE)
-MASK = "********"
 
 
 def health_routes(face: Face) -> list[RouteEntry]:
@@ -60,8 +54,8 @@ async def _generate_one(face: Face) -> None:
 
 
 def info_routes(face: Face, faults: Faults, plan: str) -> list[RouteEntry]:
-    async def model_info(_: Request) -> Response:
-        return json_response(_model_info(face))
+    async def model_facts(_: Request) -> Response:
+        return json_response(model_info(face.context.config, face.model))
 
     async def server_info(_: Request) -> Response:
         engine = await _engine_info(face)
@@ -69,7 +63,7 @@ def info_routes(face: Face, faults: Faults, plan: str) -> list[RouteEntry]:
         return json_response(
             redacted(face.context.config)
             | {
-                "version": _version(),
+                "version": version(),
                 "decisions": decisions,
                 "internal_states": [engine],
                 "ignored_request_fields": face.metrics.ignored,
@@ -79,26 +73,8 @@ def info_routes(face: Face, faults: Faults, plan: str) -> list[RouteEntry]:
             }
         )
 
-    pairs = (("model_info", model_info), ("server_info", server_info))
+    pairs = (("model_info", model_facts), ("server_info", server_info))
     return [RouteEntry(f"/{old}{name}", call, ("GET",), "user") for name, call in pairs for old in ("", "get_")]
-
-
-def _model_info(face: Face) -> dict[str, Any]:
-    config, model = face.context.config, face.model
-    return {
-        "model_path": model.path,
-        "tokenizer_path": config.tokenizer_path or model.path,
-        "served_model_name": model.name,
-        "is_generation": True,
-        "preferred_sampling_params": None,
-        "default_sampling_params": model.sampling_defaults,
-        "weight_version": WEIGHT_VERSION,
-        "has_image_understanding": False,
-        "has_audio_understanding": False,
-        "architectures": list(model.architectures),
-        "max_model_len": model.context_length,
-        "vocab_size": model.vocab_size,
-    }
 
 
 async def _engine_info(face: Face) -> dict[str, Any]:
@@ -107,26 +83,3 @@ async def _engine_info(face: Face) -> dict[str, Any]:
             return dict(await face.context.engine.call("info"))
     except (SglcoreError, TimeoutError) as error:
         return {"error": str(error) or "The engine did not answer."}
-
-
-def redacted(config: ServerConfig) -> dict[str, Any]:
-    """The configuration with everything that looks like a secret masked, in plugins' options as well."""
-    plain: dict[str, Any] = msgspec.to_builtins(config)
-    for name in ("api_key", "admin_api_key"):
-        if plain.get(name) is not None:
-            plain[name] = MASK
-    plain["extras"] = _masked(plain.get("extras", {}))
-    return plain
-
-
-def _masked(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: MASK if v is not None and SECRET.search(str(k)) else _masked(v) for k, v in value.items()}
-    return [_masked(v) for v in value] if isinstance(value, list) else value
-
-
-def _version() -> str:
-    try:
-        return version("sglcore")
-    except PackageNotFoundError:
-        return "unknown"
