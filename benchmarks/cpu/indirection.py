@@ -33,7 +33,7 @@ from sglcore.engine.messages import Submit  # noqa: E402
 from sglcore.plugins import discover  # noqa: E402
 from sglcore.request import GenerateRequest, SamplingParams, pack_ids  # noqa: E402
 
-ROWS, STEPS, PAIRS = 4, 500, 40
+ROWS, STEPS, PAIRS = 4, 100, 300
 
 
 def wired(hooks: Any, policy: Any, overlap: bool) -> EngineLoop:

@@ -44,6 +44,7 @@ def _engine(monkeypatch: pytest.MonkeyPatch) -> None:
     Engine.made, Engine.asked = [], []
     module = ModuleType("sglcore.llm")
     module.LLM = Engine  # type: ignore[attr-defined]
+    monkeypatch.delenv("SGLCORE_STRICT_CHECKS", raising=False)  # set for all tests, and a flag like any other
     monkeypatch.setitem(sys.modules, "sglcore.llm", module)
     monkeypatch.setattr("sglcore.cli.generate.set_up_logs", lambda level: None)
 

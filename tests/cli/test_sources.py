@@ -85,7 +85,7 @@ def test_file_keys_in_both_spellings_and_native_types(file: Callable[[str], str]
         ("page-sise: 3\n", "Unknown flag --page-sise in"),
         ("page-size: 3\npage_size: 3\n", "twice"),
         ("model: a\nmodel-path: a\n", "twice"),
-        ("tp-size: 8\n", "`--tp-size` (from"),
+        ("pp-size: 8\n", "`--pp-size` (from"),
         ("extras: {a: 1}\n", "Unknown flag --extras"),
     ],
 )
@@ -107,13 +107,13 @@ def test_an_empty_file_gives_nothing(file: Callable[[str], str]) -> None:
 
 
 def test_trivial_requests_for_missing_flags_pass(file: Callable[[str], str]) -> None:
-    assert collect(file=file("tp-size: 1\nenable-mixed-chunk: true\nenable-lora: false\n")) == {}
-    assert collect(environ={"SGLCORE_TP_SIZE": "1"}) == {}
+    assert collect(file=file("pp-size: 1\nenable-mixed-chunk: true\nenable-lora: false\n")) == {}
+    assert collect(environ={"SGLCORE_PP_SIZE": "1"}) == {}
 
 
 def test_a_missing_flag_in_a_variable_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"`--tp-size` \(from SGLCORE_TP_SIZE\)"):
-        collect(environ={"SGLCORE_TP_SIZE": "2"})
+    with pytest.raises(ConfigError, match=r"`--pp-size` \(from SGLCORE_PP_SIZE\)"):
+        collect(environ={"SGLCORE_PP_SIZE": "2"})
 
 
 def test_an_unknown_variable_is_a_warning_with_the_nearest_flag() -> None:

@@ -111,7 +111,7 @@ def ask(server: Server, **fields) -> httpx.Response:
 
 def counted(server: Server) -> dict[str, int]:
     text = httpx.get(f"{server.url}/metrics").text
-    found = re.findall(r'sglcore_plugin_errors_total\{hook="(.+?)",plugin="dist-crumbling"\} (\d+)', text)
+    found = re.findall(r'sglcore:plugin_errors_total\{hook="(.+?)",plugin="dist-crumbling"\} (\d+)', text)
     return {hook: int(count) for hook, count in found}
 
 

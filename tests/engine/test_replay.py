@@ -88,7 +88,7 @@ def test_first_all_suspects_then_halves_then_the_one():
 @given(st.integers(1, 40), st.integers(0, 39), st.integers(0, 2**31))
 @settings(max_examples=60, deadline=None)
 def test_one_poison_is_found_and_everybody_else_runs(count: int, which: int, seed: int):
-    """Whoever flies at each death, only the one that kills every time is given up, within log2 n + 2 deaths."""
+    """Whoever flies at each death, only the one that kills every time is given up, within log2 n + 3 deaths."""
     chance = random.Random(seed)
     rids = [str(i) for i in range(count)]
     poison = rids[which % count]
@@ -115,7 +115,23 @@ def test_one_poison_is_found_and_everybody_else_runs(count: int, which: int, see
         if not died:
             break
     assert running == set(open_) and poison not in running
-    assert deaths <= int(np.ceil(np.log2(count))) + 2
+    assert deaths <= int(np.ceil(np.log2(count))) + 3
+
+
+def test_nobody_is_given_up_in_company():
+    """The poison gets far enough to be cleared; whoever was let in after it must not pay for it."""
+    quarantine = Quarantine()
+    assert quarantine.died(["poison", "other"], ["poison", "other"]) == []
+    assert quarantine.release() == ["poison", "other"]
+    assert quarantine.died(["poison", "other"], ["poison", "other"]) == []
+    assert quarantine.release() == ["poison"]
+    assert quarantine.cleared("poison")
+    assert quarantine.release() == ["other"]
+    assert quarantine.died(["poison", "other"], ["poison", "other"]) == []
+    assert quarantine.release() == ["other"]
+    assert quarantine.cleared("other")
+    assert quarantine.release() == ["poison"]
+    assert quarantine.died(["poison"], ["poison"]) == ["poison"]
 
 
 def test_a_client_that_leaves_holds_nobody_up():

@@ -57,7 +57,7 @@ def config(name: str, **more: Any) -> dict[str, Any]:
 
 
 def inputs(positions: torch.Tensor, **extra: torch.Tensor) -> ForwardInputs:
-    return ForwardInputs(positions, positions, None, None, None, dict(extra))
+    return ForwardInputs(positions, positions, None, None, None, extra=dict(extra))
 
 
 def transformers_tables(settings: dict[str, Any], positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,7 +20,7 @@ from sglcore.server.app import core_routes
 from sglcore.server.body import MAX_BODY
 
 TEXT = tiny_text()
-PUBLIC = {"/health", "/health_generate", "/metrics"}
+PUBLIC = {"/health", "/health_generate", "/livez", "/metrics", "/readyz"}
 ADMIN = {"/flush_cache", "/abort_request", "/pause_generation", "/continue_generation"}
 USER = {
     "/v1/models",

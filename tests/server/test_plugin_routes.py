@@ -66,7 +66,7 @@ async def test_an_exception_is_a_500_that_names_the_plugin_and_nothing_else(monk
         assert error["code"] == "plugin_error" and DIST in error["message"] and "inside words" not in answer.text
         assert (await client.get("/good")).text == "good"
         metrics = (await client.get("/metrics")).text
-        assert f'sglcore_plugin_errors_total{{hook="GET /bad",plugin="{DIST}"}} 1.0' in metrics
+        assert f'sglcore:plugin_errors_total{{hook="GET /bad",plugin="{DIST}"}} 1.0' in metrics
         (row,) = (await client.get("/server_info")).json()["plugin_errors"]
         assert row == {"plugin": DIST, "hook": "GET /bad", "errors": 1, "last": "ValueError", "open": False}
 

@@ -84,16 +84,23 @@ class Quarantine:
         order = list(open_)
         flying = set(in_flight)
         everyone = [rid for rid in order if rid in flying]
-        # Those that have been cleared since the last death are less suspect than those that have not. But nobody is
-        # given up in company: who was cleared may have got on for a few steps only.
+        # Those that have been cleared since the last death are less suspect than those that have not.
         suspects = [rid for rid in everyone if rid in self._running]
         again = bool(suspects)
-        suspects = suspects if len(suspects) > 1 else everyone
+        suspects = suspects or everyone
         self._deaths.update(suspects)
-        poison = suspects if again and len(suspects) == 1 and self._deaths[suspects[0]] > 1 else []
-        groups = _halves(suspects) if again and not poison else [suspects]
+        company = [rid for rid in everyone if rid not in suspects] if len(suspects) == 1 else []
+        poison: list[str] = []
+        if not again:
+            groups = [suspects]
+        elif len(suspects) > 1:
+            groups = _halves(suspects)
+        elif company or self._deaths[suspects[0]] < 2:
+            groups = [suspects, company]  # nobody is given up in company: who was cleared may still be the poison
+        else:
+            poison, groups = suspects, []
         waiting = [[rid for rid in group if rid in order] for group in self._groups]
-        self._groups = deque(group for group in [*([] if poison else groups), *waiting] if group)
+        self._groups = deque(group for group in [*groups, *waiting] if group)
         kept = {rid for group in self._groups for rid in group} | set(poison)
         self._rest = [rid for rid in order if rid not in kept]
         self._running = set()

@@ -231,7 +231,7 @@ class Engine:
         try:
             yield
         finally:
-            self._thread.leave(call.rids, call.unfinished())
+            self._thread.leave(box, call.rids, call.unfinished())
 
     def _steps(self, call: Gathering) -> Iterator[None]:
         box = BlockingBox()

@@ -68,6 +68,7 @@ class Gathering:
 
     @property
     def rids(self) -> list[str]:
+        """Ids of the requests, in the order asked."""
         return list(self._trips)
 
     def take(self, outputs: list[RequestOutput]) -> list[Abort]:

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sglcore.config import EngineConfig
 from sglcore.contracts.routes import ModelInfo
 from sglcore.engine.adjust import adjusted
-from sglcore.engine.build import Built, build_engine
 from sglcore.engine.model_files import (
     context_length,
     eos_token_ids,
@@ -23,6 +23,9 @@ from sglcore.engine.phases import Phases, Progress
 from sglcore.engine.sampling import sampling_defaults
 from sglcore.plugins import Plugins, Selection, discover
 from sglcore.text.service import Text
+
+if TYPE_CHECKING:
+    from sglcore.engine.build import Built
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Opened:
     def start(self, tell: Callable[[Progress], None] | None = None) -> Built:
         """Load the model and build the engine, in the thread that will drive it: a CPU's thread pool stays with the
         thread that loads. Raises ConfigError or PluginError."""
+        from sglcore.engine.build import build_engine  # with torch, which comes only now
+
         built = build_engine(self.config, self.path, self.plugins, Phases(tell))
         built.info["plugin_plan"] = self.plugins.plan().digest
         try:

@@ -9,18 +9,19 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sglcore.engine.build import Built
-from sglcore.engine.loop import EngineLoop
 from sglcore.engine.messages import Abort, Call, Outputs, Reply, Submit, ToEngine
 from sglcore.errors import EngineDead, RequestError
 from sglcore.isolation import failure_text
 from sglcore.offline.boxes import Box, Item, deliver
 from sglcore.offline.start import Opened
 from sglcore.request import GenerateRequest
+
+if TYPE_CHECKING:
+    from sglcore.engine.build import Built
 
 log = logging.getLogger("sglcore.engine")
 
@@ -118,12 +119,13 @@ class EngineThread:
         if aborts:
             self._port.put([*aborts])
 
-    def leave(self, rids: Iterable[str], aborts: list[Abort]) -> None:
-        """Nobody waits for `rids` any more; their ids are free again."""
+    def leave(self, box: Box, rids: Iterable[str], aborts: list[Abort]) -> None:
+        """Nobody takes from `box` any more. The ids of its requests are free again; `aborts` end those that run."""
         with self._lock:  # in one go: who takes such an id next must not meet the abort
-            for rid in rids:
-                self._open.pop(rid, None)
-            self.tell(aborts)
+            own = {rid for rid in rids if rid in self._open and self._open[rid][1] is box}
+            for rid in own:
+                del self._open[rid]
+            self.tell([abort for abort in aborts if abort.rid in own])
 
     def ask(self, message: Callable[[int], ToEngine]) -> Any:
         """Send a Call or Abort with its number and wait for the reply. Raises RequestError, EngineDead."""
@@ -166,6 +168,8 @@ class EngineThread:
         plugins = self._opened.plugins
         end = EngineDead(f"{SHUT_DOWN}.", remedy="Make another.")
         try:
+            from sglcore.engine.loop import EngineLoop  # with torch, which importing this module does not bring in
+
             EngineLoop(built.engine, self._port, plugins.hooks, built.info).run()
         except BaseException as error:
             log.debug("The engine failed", exc_info=True)
@@ -214,7 +218,7 @@ class EngineThread:
         """The event loop of a call is gone, and with it everybody who could have left it."""
         with self._lock:
             rids = [rid for rid, (_, box) in self._open.items() if box is lost]
-        self.leave(rids, [Abort(rid, exact=True) for rid in rids])
+        self.leave(lost, rids, [Abort(rid, exact=True) for rid in rids])
 
     def _check_end(self) -> None:
         if self._end is not None:

@@ -38,7 +38,7 @@ def build_app(context: RouteContext, extra_routes: Sequence[RouteEntry] = ()) ->
     Raises ConfigError for a route without a known tier, or for two routes with the same path and method.
     """
     vitals = getattr(context, "vitals", None) or Vitals(context.engine)
-    entries = [*core_routes(context), *vital_routes(vitals), *extra_routes]
+    entries = [*core_routes(context), *extra_routes]
     _check_entries(entries)
     keys = Keys(context.config.api_key, context.config.admin_api_key)
     routes = [Route(e.path, _guarded(e, keys, vitals), methods=list(e.methods)) for e in entries]
@@ -59,7 +59,7 @@ def core_routes(context: RouteContext) -> list[RouteEntry]:
         entries += [*model_routes(face), *chat_routes(face), *completion_routes(face)]
     if context.config.serves("native"):
         entries += [*native_routes(face), *session_routes(face), *tokenization_routes(face)]
-    entries += [*health_routes(face), *info_routes(face, faults, plan), *admin_routes(face)]
+    entries += [*health_routes(face), *vital_routes(face.vitals), *info_routes(face, faults, plan), *admin_routes(face)]
     return entries + (metrics_routes(metrics, context.engine) if context.config.enable_metrics else [])
 
 

@@ -132,7 +132,7 @@ class PluginErrors(Collector):
         self.engine: list[dict[str, Any]] = []
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        family = CounterMetricFamily("sglcore_plugin_errors", "Exceptions of plugins.", labels=["plugin", "hook"])
+        family = CounterMetricFamily("sglcore:plugin_errors", "Exceptions of plugins.", labels=["plugin", "hook"])
         counts: dict[tuple[str, str], int] = {}
         for row in (*self._faults.rows(), *self.engine):
             place = (row["plugin"], row["hook"])
