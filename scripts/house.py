@@ -39,6 +39,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "3 scheduler": ("scheduler",),
     "4 runner": ("runner",),
     "5 engine": ("engine",),
+    "simulation": ("simulation",),
     "6 faces": ("__main__", "native", "llm", "offline", "server", "cli"),
     "builtin": ("builtin",),
     "testing": ("testing",),
@@ -57,7 +58,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "3 scheduler": (*WORDS, "contracts", "memory"),
     "4 runner": (*WORDS, "contracts", "memory"),
     "5 engine": (*WORDS, *CONTRACTS, "negotiation", "text", "memory", "scheduler", "runner"),
-    "6 faces": (*WORDS, *CONTRACTS, "parsing", "negotiation", "text", "engine", *FLOORS["6 faces"]),
+    "simulation": (*WORDS, *CONTRACTS, "memory", "scheduler"),
+    "6 faces": (*WORDS, *CONTRACTS, "parsing", "negotiation", "text", "engine", "simulation", *FLOORS["6 faces"]),
     "builtin": (*WORDS, "contracts", "layers", "parsing"),
     # the kit stands on the reference plugins, and asks routes through the server that will run them
     "testing": (*WORDS, "contracts", "layers", "parsing", "builtin", "server"),

@@ -6,9 +6,12 @@ import asyncio
 import gc
 import itertools
 import os
+import random
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +21,10 @@ import numpy as np
 import pytest
 
 from sglcore import LLM, Engine
+from sglcore.engine.messages import Outputs
 from sglcore.errors import ConfigError, EngineDead, RequestError
+from sglcore.offline.boxes import BlockingBox
+from sglcore.request import RequestOutput
 from words import worded
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_new_tokens": 8, "ignore_eos": True}
@@ -70,9 +76,10 @@ def state(engine: Engine) -> dict[str, Any]:
 
 
 def wait_for(engine: Engine, **wanted: int) -> None:
-    """Each look is one turn of the engine's loop."""
-    while {name: state(engine)[name] for name in wanted} != wanted:
-        pass
+    """Each look is a turn of the engine's loop."""
+    end = time.monotonic() + 60
+    while (found := {name: state(engine)[name] for name in wanted}) != wanted:
+        assert time.monotonic() < end, f"{found}, not {wanted}"
 
 
 async def waited(engine: Engine, **wanted: int) -> None:
@@ -156,6 +163,28 @@ def test_a_stop_string_ends_one_of_a_batch(engine: Engine, alone: list[list[int]
     assert cut["meta_info"]["finish_reason"] == {"type": "stop", "matched": word}
     assert cut["text"].split() == [f"t{i}" for i in alone[0][:5]]
     assert whole["output_ids"] == alone[1]
+
+
+@pytest.mark.parametrize("branches", [1, 2])
+def test_what_a_stop_string_ends_gives_its_seat_back_at_once(engine: Engine, branches: int) -> None:
+    """Of a batch, and of a request whose other branch goes on."""
+    wild = {**LONG, "temperature": 1.5, "sampling_seed": 3, "n": 2}
+    prompt: dict[str, Any] = {"input_ids": PROMPTS[:2], "sampling_params": [LONG, LONG]}
+    if branches == 2:
+        prompt = {"input_ids": PROMPTS[0], "sampling_params": wild}
+    first: dict[int, str] = {}
+    for chunk in engine.generate(**prompt, stream=True):
+        words = chunk["text"].split()
+        if len(words) > 5:
+            first.setdefault(chunk["index"], words[4])
+        if len(first) == 2:
+            break
+    stopped = {**(wild if branches == 2 else LONG), "stop": [first[0]]}
+    prompt["sampling_params"] = stopped if branches == 2 else [stopped, LONG]
+    stream = engine.generate(**prompt, stream=True)
+    assert any(chunk["index"] == 0 and chunk["meta_info"]["finish_reason"] for chunk in stream)
+    wait_for(engine, num_running_reqs=1)  # while the other one goes on
+    stream.close()
 
 
 def test_hidden_states_and_processors_are_taken(engine: Engine) -> None:
@@ -310,6 +339,51 @@ def test_a_timeout_of_the_caller_aborts(engine: Engine) -> None:
     asyncio.run(main())
 
 
+def test_a_storm_of_cancellations_leaves_the_others_right(engine: Engine, alone: list[list[int]]) -> None:
+    chance = random.Random(5)
+
+    async def one(index: int) -> list[int] | None:
+        prompt = PROMPTS[index % len(PROMPTS)]
+        if index % 2:
+            return (await engine.async_generate(input_ids=prompt, sampling_params=GREEDY))["output_ids"]
+        seen: list[int] = []
+        async for chunk in await engine.async_generate(input_ids=prompt, sampling_params=GREEDY, stream=True):
+            seen = chunk["output_ids"]
+        return seen
+
+    async def main() -> int:
+        tasks = [asyncio.create_task(one(i)) for i in range(200)]
+        victims = set(chance.sample(range(200), 100))
+        for i in victims:
+            for _ in range(chance.randrange(20)):
+                await asyncio.sleep(0)
+            tasks[i].cancel()
+        told = await asyncio.gather(*tasks, return_exceptions=True)
+        for i, answer in enumerate(told):
+            if isinstance(answer, asyncio.CancelledError):
+                assert i in victims
+            else:
+                assert answer == alone[i % len(PROMPTS)]
+        return sum(isinstance(answer, asyncio.CancelledError) for answer in told)
+
+    assert asyncio.run(main()) > 30
+
+
+def test_an_interrupt_ends_a_blocking_call(engine: Engine) -> None:
+    kept_waiting(engine)
+
+    def interrupt() -> None:
+        wait_for(engine, num_queue_reqs=1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        engine.generate("t5", LONG)
+    thread.join()
+    wait_for(engine, num_queue_reqs=0)
+
+
 def test_inside_a_running_loop_everything_works(engine: Engine, alone: list[list[int]]) -> None:
     """As in a notebook, whose cells run in a loop."""
 
@@ -388,6 +462,22 @@ def test_ids_are_honoured_and_not_shared(engine: Engine, alone: list[list[int]])
     assert error.value.code == "duplicate_rid"
     stream.close()  # the next one under this id gets its own tokens only
     assert engine.generate(input_ids=PROMPTS[0], sampling_params=GREEDY, rid="b")["output_ids"] == alone[0]
+
+
+def test_late_outputs_of_an_earlier_request_are_dropped(engine: Engine) -> None:
+    kept_waiting(engine)
+    thread, box = engine._thread, BlockingBox()
+    call = engine._gathering("t5", GREEDY, None, False, {"rid": "z"})
+    thread.submit(call.asks, box)
+    epoch = thread._open["z"][0]
+    for number in (epoch - 1, epoch):
+        thread._hand_out(Outputs([RequestOutput("z", 0, [number % 100], epoch=number)]))
+    thread._hand_out(Outputs([RequestOutput("nobody", 0, [1], epoch=epoch)]))
+    assert [out.epoch for out in box.get()] == [epoch]
+    thread.leave(BlockingBox(), ["z"], [])  # another's: nothing happens
+    assert list(thread._open) == ["z"]
+    thread.leave(box, call.rids, call.unfinished())
+    wait_for(engine, num_queue_reqs=0)
 
 
 @pytest.mark.parametrize("mode", ["in_place", "retract"])

@@ -86,13 +86,14 @@ class Resume(msgspec.Struct, frozen=True, kw_only=True):
     """How far a request had come, as its client was told, before the engine that ran it was lost.
 
     By branch: `tokens` delivered (int32 bytes), `input_logprobs` and `hidden_states` delivered (entries). `ended`:
-    branches that are done.
+    branches that are done. `since`: when it was first asked for, in the host's monotonic seconds.
     """
 
     tokens: tuple[bytes, ...]
     ended: tuple[int, ...] = ()
     input_logprobs: tuple[int, ...] = ()
     hidden_states: tuple[int, ...] = ()
+    since: float = 0.0
 
 
 class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -87,12 +87,14 @@ class Device:
         self.last = np.zeros(ledger.rows.size, dtype=np.int64)
         self.seats: dict[int, Seat] = {}
         self.flights: list[Flight] = []
+        self.launches = 0
         self.spoiled: list[str] = []  # ids of rows that were made not finite
         self._result: StepResult | None = None
 
     # -- the contract --
 
     def forward(self, batch: Batch) -> None:
+        self.launches += not batch.idle
         self._apply(batch)
         for row, start in zip(batch.rows.tolist(), batch.starts.tolist(), strict=True):
             seat = self.seats[row]

@@ -87,7 +87,9 @@ class Life:
         assert len(self.tokens[branch]) == len(expected.tokens), f"{name} ended early: {finish}"
         assert finish.type == expected.end, f"{name} ended by {finish.type}, alone by {expected.end}"
         assert finish.type != "stop" or finish.matched == expected.tokens[-1]
-        assert self.inputs[branch] == len(self.told), f"{name}: {self.inputs[branch]} of {len(self.told)} prompt logprobs"
+        assert self.inputs[branch] == len(self.told), (
+            f"{name}: {self.inputs[branch]} of {len(self.told)} prompt logprobs"
+        )
 
     def judge(self) -> None:
         """It is over for its client: rightly so?"""

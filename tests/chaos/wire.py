@@ -79,6 +79,7 @@ class Wire:
     # -- the client's side --
 
     def connect(self, address: str) -> Any:
+        self.to_engine.clear()  # what went to an engine that is gone
         self.socket = Socket(self)
         return self.socket
 
@@ -107,4 +108,3 @@ class Client(ZmqClient):
 
     def _connected(self, address: str) -> Any:
         return self._wire.connect(address)
-

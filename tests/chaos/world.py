@@ -67,8 +67,7 @@ class World:
         self.down = 0
         self.suspects: set[bytes] = set()
         self.random_deaths = False
-        self.idle_turns = 0
-        self.paused = False  # as far as was told
+        self.idle_turns = 0  # in which requests waited and nothing was launched
         self._background: set[asyncio.Task[Any]] = set()
 
     # -- the machine --
@@ -81,7 +80,7 @@ class World:
         await self.turn()
 
     def _start_engine(self) -> None:
-        s = self.setup
+        s, self.idle_turns = self.setup, 0
         pages, groups = -(-POOL // s.page_size), len(s.windows)
         table = RowTable(s.rows, CONTEXT, -(-CONTEXT // s.page_size) + 1, groups)
         options = CacheOptions(keep=s.cache, order=ORDERS[s.order](), tenant_share=s.quota)
@@ -122,26 +121,24 @@ class World:
             if self.down < 0:
                 self._restart()
         else:
-            before, idle = self.scheduler.counts, not self.device.flights
-            steps = self.loop.engine.steps
+            before, steps, launches = self.scheduler.counts, self.loop.engine.steps, self.device.launches
             try:
                 self.loop.turn(block=not self.loop.engine.has_work)
             except (Killed, DeviceLost):
                 self._die(late=False, down=0)
             else:
-                self._count_turn(before, steps, idle)
+                self._count_turn(before, steps, launches)
         self.wire.deliver()
         await self.pump()
         self.check()
 
-    def _count_turn(self, before: dict[str, int], steps: int, idle: bool) -> None:
+    def _count_turn(self, before: dict[str, int], steps: int, launches: int) -> None:
         assert self.loop is not None
         after = self.scheduler.counts
         for name in ("retractions", "preemptions", "timeouts"):
             self.counts[name] += after[name] - before[name]
-        moved = self.loop.engine.steps > steps and not (idle and not self.device.flights and self.setup.overlap)
         self.counts["engine steps"] += self.loop.engine.steps - steps
-        stuck = bool(self.scheduler.requests) and not self.scheduler.paused and not moved
+        stuck = self.scheduler.requests and not self.scheduler.paused and self.device.launches == launches
         self.idle_turns = self.idle_turns + 1 if stuck else 0
         assert self.idle_turns < 5, "requests wait, nothing is computed"
         for rid, epoch, branch in self.doomed:
@@ -205,7 +202,9 @@ class World:
         free = [rid for rid, life in self.latest.items() if life.done and life.asked.session is None] if again else []
         return free[0] if free else f"r{len(self.lives)}"
 
-    async def arrive(self, stem: int, length: int, new: int, shape: str, salt: str, priority: int | None, again: bool) -> None:
+    async def arrive(
+        self, stem: int, length: int, new: int, shape: str, salt: str, priority: int | None, again: bool
+    ) -> None:
         """A request; `stem` says which other prompts begin as its own does."""
         fields = dict(SHAPES[shape])
         cuts = fields.pop("cuts", {})
@@ -392,7 +391,9 @@ class World:
         """Unused prefixes go."""
         if self.loop is not None:
             ledger = self.scheduler.ledger
-            for allocator, freed in zip(ledger.allocators, ledger.tree.evict([pages] * len(ledger.allocators)), strict=True):
+            for allocator, freed in zip(
+                ledger.allocators, ledger.tree.evict([pages] * len(ledger.allocators)), strict=True
+            ):
                 allocator.give(freed)
             self.check()
 
@@ -440,7 +441,9 @@ class World:
             life.excuses |= {"queue_full", "displaced"}
         if self.loop is not None:
             s = self.scheduler
-            s.limits = s.admission.limits = dataclasses.replace(s.limits, chunk=chunk, overtakes=overtakes, queued=queued)
+            s.limits = s.admission.limits = dataclasses.replace(
+                s.limits, chunk=chunk, overtakes=overtakes, queued=queued
+            )
             s._planner.chunk, s.queue.overtakes = chunk, max(overtakes, len(s.queue._passers))
 
     async def pass_time(self, seconds: int) -> None:

@@ -168,7 +168,8 @@ def commands() -> list[tuple[str, list[str]]]:
 def test_commands_and_flags_that_are_shown_exist(page, words):
     assert words[0] in COMMANDS
     flags = {"--" + name.replace("_", "-") for name in ServerConfig.__struct_fields__}
-    own = {"plugins": {"--family", "--json"}, "env": {"--json"}}.get(words[0], {"--config", "--help", "-p"})
+    simulate = {"--example", "--plot", "--cost", "--json"}
+    own = {"plugins": {"--family", "--json"}, "env": {"--json"}, "simulate": simulate}.get(words[0], {"--config", "--help", "-p"})
     assert {w.split("=")[0] for w in words if w.startswith("-")} <= flags | own
 
 
@@ -177,6 +178,7 @@ def test_flags_named_in_prose_exist():
         "--config",
         "--help",
         "--no-build-isolation",
+        *("--example", "--plot", "--cost", "--json"),  # of simulate
     }
     wrong = {
         f"{page_name(page)}: {flag}"

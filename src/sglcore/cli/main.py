@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("sglcore.cli.serve", "Serve a model over HTTP."),
     "generate": ("sglcore.cli.generate", "Answer prompts in this process, without a server."),
     "chat": ("sglcore.cli.chat", "Talk to a model in the terminal."),
+    "simulate": ("sglcore.cli.simulate", "Replay a trace of requests through the scheduler, without a model."),
     "plugins": ("sglcore.cli.plugins", "Show what is installed."),
     "env": ("sglcore.cli.env", "Show versions and hardware, for a bug report."),
     "version": ("sglcore.cli.version", "Show sglcore's version."),

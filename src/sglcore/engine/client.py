@@ -28,13 +28,13 @@ Queue = asyncio.Queue[list[RequestOutput]]
 
 
 class Stream:
-    """One request's way back to whoever waits for it. `submitted`: to the engine of now."""
+    """One request's way back to whoever waits for it. `submitted`: to the engine of now; `suspect`: to the one before."""
 
-    __slots__ = ("queue", "record", "submitted")
+    __slots__ = ("queue", "record", "submitted", "suspect")
 
     def __init__(self, record: Record) -> None:
         self.record = record
-        self.submitted = False
+        self.submitted = self.suspect = False
         self.queue: Queue = asyncio.Queue()
 
 
@@ -96,10 +96,10 @@ class ZmqClient:
                 yield outputs
         finally:
             del self._streams[request.rid]
-            told = self._journal.ended(request, stream.record.tokens[0][:taken])
+            told = self._journal.ended(request, stream.record.tokens[0][:taken], stream.record.since)
             if told is not None and not stream.submitted and self.ready:
                 self._send_now(told)  # it ended while it waited to be run again
-            if self._quarantine.active and self._quarantine.gone(request.rid):
+            if self._quarantine.active and self._quarantine.gone(request.rid) and self.ready:
                 self._release()
             if left and self.ready:
                 self._send_now(Abort(request.rid, exact=True, kept=taken if request.n == 1 else -1))
@@ -146,7 +146,7 @@ class ZmqClient:
         """The engine is gone: hold everything. Calls that wait for an answer get none."""
         self._suspended = True
         for stream in self._streams.values():
-            stream.submitted = False
+            stream.suspect, stream.submitted = stream.submitted, False
         for future in self._replies.values():
             if not future.done():
                 future.set_exception(_restarting())
@@ -161,7 +161,8 @@ class ZmqClient:
         self._suspended = False
         for call in self._journal.tell():
             self._send_now(call)
-        suspects = [rid for rid in self._streams if digest(rid) in in_flight]
+        # Not those that came while there was none, under an id that flew: the black box knows ids only.
+        suspects = [rid for rid, stream in self._streams.items() if stream.suspect and digest(rid) in in_flight]
         for rid in self._quarantine.died(suspects, list(self._streams)):
             self._give_up(rid)
         self._release()

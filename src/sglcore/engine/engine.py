@@ -26,7 +26,7 @@ from sglcore.engine.cache import CacheKeeper
 from sglcore.engine.processors import Processors
 from sglcore.errors import OutOfMemory, RequestError
 from sglcore.isolation import Hooks
-from sglcore.request import GenerateRequest, RequestOutput, SamplingParams, SessionParams
+from sglcore.request import GenerateRequest, RequestOutput, Resume, SamplingParams, SessionParams
 from sglcore.runner.edits import Edit
 from sglcore.scheduler import PauseMode, Scheduler
 
@@ -172,10 +172,14 @@ class Engine:
         """Forget a session. Raises RequestError if there is none."""
         self.scheduler.sessions.end(session_id, self.scheduler.clock())
 
-    def restore_session(self, rid: str, session: Any, input_ids: bytes, output_ids: bytes) -> None:
+    def restore_session(self, rid: str, session: Any, input_ids: bytes, output_ids: bytes, since: float = 0.0) -> None:
         """Take in what was said in a session before this engine lived (int32 bytes). Raises RequestError."""
         asked = GenerateRequest(
-            rid=rid, input_ids=input_ids, sampling=NOTHING, session=msgspec.convert(session, SessionParams)
+            rid=rid,
+            input_ids=input_ids,
+            sampling=NOTHING,
+            session=msgspec.convert(session, SessionParams),
+            resume=Resume(tokens=(output_ids,), since=since),
         )
         output = np.frombuffer(output_ids, dtype="<i4")
         self.scheduler.sessions.restore(asked, output, self.scheduler.clock())

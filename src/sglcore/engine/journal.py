@@ -32,14 +32,14 @@ class Journal:
         elif name == "close_session":
             self._sessions.pop(str(arguments.get("session_id")), None)
 
-    def ended(self, request: GenerateRequest, tokens: Sequence[int]) -> Call | None:
-        """A request ended with these tokens, as far as its client took them. Returns what an engine that never saw
+    def ended(self, request: GenerateRequest, tokens: Sequence[int], since: float = 0.0) -> Call | None:
+        """A request, asked for at `since`, ended with these tokens, as far as its client took them. Returns what an engine that never saw
         it has to be told; None if it is of no session."""
         session = request.session
         if session is None or session.id not in self._sessions:
             return None
         self._sessions[session.id] = said = self._sessions.pop(session.id)
-        told = {"rid": request.rid, "session": session, "input_ids": request.input_ids}
+        told = {"rid": request.rid, "session": session, "input_ids": request.input_ids, "since": since}
         said.append(("restore_session", told | {"output_ids": pack_ids(list(tokens))}))
         return Call(0, *said[-1])
 

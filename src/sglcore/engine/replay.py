@@ -7,6 +7,7 @@ engine dies again, in halves; and one that kills it alone is given up, so that t
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,7 +23,8 @@ CLEARED = 3
 
 @dataclass(slots=True)
 class Record:
-    """One request in flight, as far as its client has been told. `epoch` is that of its latest submission."""
+    """One request in flight, as far as its client has been told. `epoch` is that of its latest submission, `since`
+    the time of its first."""
 
     request: GenerateRequest
     epoch: int
@@ -31,6 +33,7 @@ class Record:
     input_logprobs: list[int] = field(default_factory=list)  # by branch, delivered
     hidden_states: list[int] = field(default_factory=list)  # by branch, positions delivered
     deliveries: int = 0  # since the latest submission
+    since: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.tokens = [[] for _ in range(self.request.n)]
@@ -57,6 +60,7 @@ class Record:
             ended=tuple(sorted(self.ended)),
             input_logprobs=tuple(self.input_logprobs),
             hidden_states=tuple(self.hidden_states),
+            since=self.since,
         )
         return msgspec.structs.replace(self.request, epoch=epoch, resume=resume)
 
@@ -89,22 +93,23 @@ class Quarantine:
         again = bool(suspects)
         suspects = suspects or everyone
         self._deaths.update(suspects)
-        company = [rid for rid in everyone if rid not in suspects] if len(suspects) == 1 else []
-        poison: list[str] = []
-        if not again:
-            groups = [suspects]
-        elif len(suspects) > 1:
-            groups = _halves(suspects)
-        elif company or self._deaths[suspects[0]] < 2:
-            groups = [suspects, company]  # nobody is given up in company: who was cleared may still be the poison
-        else:
-            poison, groups = suspects, []
+        groups = self._parts(suspects, everyone) if again else [suspects]
+        poison = [] if groups else suspects
         waiting = [[rid for rid in group if rid in order] for group in self._groups]
         self._groups = deque(group for group in [*groups, *waiting] if group)
         kept = {rid for group in self._groups for rid in group} | set(poison)
         self._rest = [rid for rid in order if rid not in kept]
         self._running = set()
         return poison
+
+    def _parts(self, suspects: list[str], everyone: list[str]) -> list[list[str]]:
+        """Who is examined next, after one more death while `suspects` were; nothing where the one is found."""
+        if len(suspects) > 1:
+            return _halves(suspects)
+        company = [rid for rid in everyone if rid not in suspects]
+        if company or self._deaths[suspects[0]] < 2:
+            return [suspects, company]  # nobody is given up in company: who was cleared may still be the poison
+        return []
 
     def release(self) -> list[str]:
         """Who may run now beside those that run already: the next group, or everybody once all are cleared."""
@@ -132,9 +137,8 @@ class Quarantine:
     def gone(self, rid: str) -> bool:
         """Its client has left; as `cleared`."""
         self._rest = [other for other in self._rest if other != rid]
-        for group in self._groups:
-            if rid in group:
-                group.remove(rid)
+        others = ([other for other in group if other != rid] for group in self._groups)
+        self._groups = deque(group for group in others if group)
         self._deaths.pop(rid, None)
         if rid in self._running:
             self._running.discard(rid)

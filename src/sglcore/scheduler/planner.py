@@ -12,7 +12,6 @@ from sglcore.scheduler.pressure import NewTokenRatio, cheapest, fit_by_seniority
 from sglcore.scheduler.priority import Preemption
 from sglcore.scheduler.seats import Seats
 
-
 SMALLEST_CHUNK = 16
 
 

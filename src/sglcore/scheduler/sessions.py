@@ -6,6 +6,7 @@ token ids only; that its pages are still cached is the prefix cache's affair.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -35,6 +36,7 @@ class Entry:
     parent: Entry | None
     prompt: np.ndarray  # int32 [tokens]
     output: np.ndarray | None = None  # int32 [tokens]; None while it runs
+    since: float = math.inf  # when it was first asked for, where an engine before this one was asked
     children: list[Entry] = field(default_factory=list)
 
     @property
@@ -131,6 +133,7 @@ class Sessions:
         if asked.n != 1:
             raise RequestError(f"A request of a session has one answer; `n` is {asked.n}.", param="n")
         before, replaced = self._before(session, params)
+        replaced = tuple(entry for entry in replaced if entry.since <= _since(asked))
         prompt = np.concatenate([before, asked.token_ids()])
         self._check_room(session, asked, prompt)
         return Composed(msgspec.structs.replace(asked, input_ids=pack_ids(prompt)), replaced)
@@ -141,7 +144,9 @@ class Sessions:
         if params is None or not params.replace or params.rid is None:
             return None
         running = self._running.get(params.rid)
-        return params.rid if running is not None and running is self.open.get(params.id) else None
+        if running is None or running is not self.open.get(params.id):
+            return None
+        return params.rid if running.entries[params.rid].since <= _since(asked) else None
 
     def enter(self, composed: Composed, now: float) -> None:
         """The composed request was admitted: it stands in its session from now on."""
@@ -156,7 +161,7 @@ class Sessions:
         if earlier is not None and earlier is not parent:
             for entry in list(earlier.subtree()):
                 self._drop(session, entry)
-        entry = Entry(composed.asked.rid, parent, composed.asked.token_ids())
+        entry = Entry(composed.asked.rid, parent, composed.asked.token_ids(), since=_since(composed.asked))
         if parent is not None:
             parent.children.append(entry)
         if earlier is parent and parent is not None:
@@ -266,3 +271,8 @@ class Sessions:
         for entry in list(session.entries.values()):
             self._drop(session, entry)
         self.open.pop(session.id, None)
+
+
+def _since(asked: GenerateRequest) -> float:
+    """A request that runs again replaces what it replaced when it was first asked, and nothing that came later."""
+    return math.inf if asked.resume is None else asked.resume.since
