@@ -34,7 +34,7 @@ from sglcore.memory.ledger import CacheOptions, GroupPages, KVLedger
 from sglcore.memory.node import Node
 from sglcore.memory.rows import RowTable
 from sglcore.plugins import select
-from sglcore.request import GenerateRequest, SamplingParams, SessionParams, pack_ids
+from sglcore.request import GenerateRequest, RequestOutput, SamplingParams, SessionParams, pack_ids
 from sglcore.scheduler import Limits, Scheduler
 
 HOOKS = select([], "none").hooks
@@ -272,21 +272,15 @@ class World:
         life.told = told_of_prompt(life.asked, life.prompt, s.windows)
 
     async def _live(self, life: Life) -> None:
-        """What a server does for one request: take its outputs, cut branches at stop strings, leave when all is there."""
+        """What a server does for one request: take its outputs, leave when all is there."""
         try:
             async with aclosing(self.client.generate(life.asked)) as steps:  # type: ignore[type-var]
                 async for outputs in steps:
                     if not life.expected:
                         self._expect(life)
-                    before = {branch for branch in range(life.asked.n) if life.cut(branch)}
-                    for out in outputs:
-                        life.take(out)
+                    self._take(life, outputs)
                     if life.complete:
                         break
-                    for branch in range(life.asked.n):
-                        if life.cut(branch) and branch not in before and branch not in life.ends:
-                            self.client.end_branch(life.rid, branch)
-                            self.counts["branches cut"] += 1
         except RequestError as error:
             life.error = error
             self._excuse_error(life)
@@ -300,15 +294,25 @@ class World:
         except AssertionError as error:
             self.failure = self.failure or error
 
+    def _take(self, life: Life, outputs: list[RequestOutput]) -> None:
+        """One delivery; branches in which it brings a stop string are cut."""
+        before = {branch for branch in range(life.asked.n) if life.cut(branch)}
+        for out in outputs:
+            life.take(out)
+        for branch in range(life.asked.n) if not life.complete else ():
+            if life.cut(branch) and branch not in before and branch not in life.ends:
+                self.client.end_branch(life.rid, branch)
+                self.counts["branches cut"] += 1
+
     def _excuse_error(self, life: Life) -> None:
         error = life.error
         assert error is not None
         self.counts[f"errors: {error.code}"] += 1
         if error.code == "not_finite" and life.rid in self.device.spoiled:
             life.excuses.add("not_finite")
-        if error.code == "engine_death" and life.suspected > 1:
-            if self.random_deaths or life.rid in self.faults.poison:
-                life.excuses.add("engine_death")
+        deadly = self.random_deaths or life.rid in self.faults.poison
+        if error.code == "engine_death" and life.suspected > 1 and deadly:
+            life.excuses.add("engine_death")
 
     # -- actions --
 
@@ -479,9 +483,9 @@ class World:
         self.wire.lag = 0
         work = sum(life.asked.n * (len(life.prompt) + life.asked.sampling.max_new_tokens + 8) for life in self._open())
         for _ in range(100 + 4 * work):
-            if not self._open() and not self._background and self.loop is not None and not self.loop.engine.has_work:
-                if self.wire.empty:
-                    break
+            calm = self.loop is not None and not self.loop.engine.has_work and self.wire.empty
+            if calm and not self._open() and not self._background:
+                break
             if self.loop is not None and self.scheduler.paused and not self._background:
                 await self.go_on()
             await self.turn()

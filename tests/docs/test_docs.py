@@ -169,7 +169,9 @@ def test_commands_and_flags_that_are_shown_exist(page, words):
     assert words[0] in COMMANDS
     flags = {"--" + name.replace("_", "-") for name in ServerConfig.__struct_fields__}
     simulate = {"--example", "--plot", "--cost", "--json"}
-    own = {"plugins": {"--family", "--json"}, "env": {"--json"}, "simulate": simulate}.get(words[0], {"--config", "--help", "-p"})
+    own = {"plugins": {"--family", "--json"}, "env": {"--json"}, "simulate": simulate}.get(
+        words[0], {"--config", "--help", "-p"}
+    )
     assert {w.split("=")[0] for w in words if w.startswith("-")} <= flags | own
 
 

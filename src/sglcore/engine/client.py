@@ -21,14 +21,15 @@ from sglcore.request import FinishReason, GenerateRequest, RequestOutput
 
 # A call the engine does not answer for this long means that it hangs.
 CALL_TIMEOUT = 60.0
-# Calls that change what later requests mean; told again to a new engine, in order.
-JOURNALED = frozenset({"open_session", "close_session", "pause_generation", "continue_generation", "set_limits"})
 
 Queue = asyncio.Queue[list[RequestOutput]]
 
 
 class Stream:
-    """One request's way back to whoever waits for it. `submitted`: to the engine of now; `suspect`: to the one before."""
+    """One request's way back to whoever waits for it.
+
+    `submitted`: to the engine of now; `suspect`: to the one before.
+    """
 
     __slots__ = ("queue", "record", "submitted", "suspect")
 

@@ -33,8 +33,10 @@ class Journal:
             self._sessions.pop(str(arguments.get("session_id")), None)
 
     def ended(self, request: GenerateRequest, tokens: Sequence[int], since: float = 0.0) -> Call | None:
-        """A request, asked for at `since`, ended with these tokens, as far as its client took them. Returns what an engine that never saw
-        it has to be told; None if it is of no session."""
+        """A request, asked for at `since`, ended with these tokens, as far as its client took them.
+
+        Returns what an engine that never saw it has to be told; None if it is of no session.
+        """
         session = request.session
         if session is None or session.id not in self._sessions:
             return None
