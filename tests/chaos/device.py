@@ -95,6 +95,7 @@ class Device:
 
     def forward(self, batch: Batch) -> None:
         self.launches += not batch.idle
+        assert (batch.counts > 0).all(), "a row is planned with nothing to compute"
         self._apply(batch)
         for row, start in zip(batch.rows.tolist(), batch.starts.tolist(), strict=True):
             seat = self.seats[row]

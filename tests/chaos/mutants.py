@@ -58,7 +58,6 @@ MUTANTS = (
         "min(int(t.computed[row]), int(t.length[row]))",
         "int(t.length[row])",
     ),
-    Mutant("pages of a NaN row cached", "scheduler/commit.py", "np.where(result.finite, ends, 0)", "ends"),
     Mutant(
         "seat given up in flight", "scheduler/seats.py", "if branch is None or t.in_flight[row]:", "if branch is None:"
     ),

@@ -67,6 +67,7 @@ class World:
         self.down = 0
         self.suspects: set[bytes] = set()
         self.random_deaths = False
+        self.poisoned: set[str] = set()
         self.idle_turns = 0  # in which requests waited and nothing was launched
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -310,7 +311,7 @@ class World:
         self.counts[f"errors: {error.code}"] += 1
         if error.code == "not_finite" and life.rid in self.device.spoiled:
             life.excuses.add("not_finite")
-        deadly = self.random_deaths or life.rid in self.faults.poison
+        deadly = self.random_deaths or life.rid in self.poisoned
         if error.code == "engine_death" and life.suspected > 1 and deadly:
             life.excuses.add("engine_death")
 
@@ -433,6 +434,7 @@ class World:
         life = self._picked(pick)
         if life is not None:
             self.faults.poison = {life.rid: after}
+            self.poisoned.add(life.rid)
 
     async def not_finite(self, pick: int) -> None:
         """A row of the next step gives NaN."""

@@ -146,6 +146,16 @@ def test_a_client_that_leaves_holds_nobody_up():
     assert not quarantine.active
 
 
+def test_nobody_is_given_up_for_one_that_has_left():
+    quarantine = Quarantine()
+    quarantine.died(["a", "b"], ["a", "b"])
+    quarantine.release()
+    assert not quarantine.gone("b"), "it leaves after the engine has died"
+    assert quarantine.died(["a"], ["a"], left=1) == []
+    assert quarantine.release() == ["a"]
+    assert quarantine.died(["a"], ["a"]) == ["a"]
+
+
 def test_a_group_whose_clients_have_all_left_is_skipped():
     quarantine = Quarantine()
     quarantine.died(["a", "b"], ["a", "b", "c"])

@@ -164,7 +164,7 @@ class ZmqClient:
             self._send_now(call)
         # Not those that came while there was none, under an id that flew: the black box knows ids only.
         suspects = [rid for rid, stream in self._streams.items() if stream.suspect and digest(rid) in in_flight]
-        for rid in self._quarantine.died(suspects, list(self._streams)):
+        for rid in self._quarantine.died(suspects, list(self._streams), len(in_flight) - len(suspects)):
             self._give_up(rid)
         self._release()
 

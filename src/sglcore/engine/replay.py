@@ -83,8 +83,9 @@ class Quarantine:
         """Whether new requests have to wait."""
         return bool(self._groups or self._running or self._rest)
 
-    def died(self, in_flight: Iterable[str], open_: Iterable[str]) -> list[str]:
-        """The engine died while computing `in_flight`; `open_` are all unfinished, in order. Returns the poison."""
+    def died(self, in_flight: Iterable[str], open_: Iterable[str], left: int = 0) -> list[str]:
+        """The engine died while computing `in_flight`, and `left` more whose clients have left since; `open_` are all
+        unfinished, in order. Returns the poison."""
         order = list(open_)
         flying = set(in_flight)
         everyone = [rid for rid in order if rid in flying]
@@ -93,7 +94,7 @@ class Quarantine:
         again = bool(suspects)
         suspects = suspects or everyone
         self._deaths.update(suspects)
-        groups = self._parts(suspects, everyone) if again else [suspects]
+        groups = self._parts(suspects, everyone, left) if again else [suspects]
         poison = [] if groups else suspects
         waiting = [[rid for rid in group if rid in order] for group in self._groups]
         self._groups = deque(group for group in [*groups, *waiting] if group)
@@ -102,12 +103,12 @@ class Quarantine:
         self._running = set()
         return poison
 
-    def _parts(self, suspects: list[str], everyone: list[str]) -> list[list[str]]:
+    def _parts(self, suspects: list[str], everyone: list[str], left: int) -> list[list[str]]:
         """Who is examined next, after one more death while `suspects` were; nothing where the one is found."""
         if len(suspects) > 1:
             return _halves(suspects)
         company = [rid for rid in everyone if rid not in suspects]
-        if company or self._deaths[suspects[0]] < 2:
+        if company or left or self._deaths[suspects[0]] < 2:
             return [suspects, company]  # nobody is given up in company: who was cleared may still be the poison
         return []
 

@@ -79,8 +79,10 @@ class WaitingQueue:
 
     def lowest(self) -> Branch | None:
         """The waiting branch of lowest priority, of those the last to come, whose request never ran; None if there is
-        none. A request of which another branch runs is not to be ended for its sake."""
-        fresh = [b for b in self.branches if all(own.cached < 0 for own in b.request.branches)]
+        none. A request of which another branch runs is not to be ended for its sake, nor one that ran in an engine
+        before this one."""
+        fresh = [b for b in self.branches if b.request.asked.resume is None]
+        fresh = [b for b in fresh if all(own.cached < 0 for own in b.request.branches)]
         return min(fresh, key=lambda b: (b.priority, -b.arrival)) if fresh else None
 
     # -- order --
