@@ -36,12 +36,14 @@ class Faults:
     """What goes wrong, whichever engine runs.
 
     poison: ids whose presence in a batch kills the engine once they have computed so many tokens behind the prompt.
-    not_finite: the position in the next batch of a row that gives NaN; -1: none.
+    not_finite: the position in the next batch of a row that gives NaN; -1: none. spoiled: ids of rows that were made
+    so, by any engine: the last one may be dead before its client hears of it.
     """
 
     fuse: Fuse | None = None
     poison: dict[str, int] = field(default_factory=dict)
     not_finite: int = -1
+    spoiled: set[str] = field(default_factory=set)
 
     def burn(self, where: str) -> None:
         if self.fuse is None or self.fuse.where != where:
@@ -88,7 +90,6 @@ class Device:
         self.seats: dict[int, Seat] = {}
         self.flights: list[Flight] = []
         self.launches = 0
-        self.spoiled: list[str] = []  # ids of rows that were made not finite
         self._result: StepResult | None = None
 
     # -- the contract --
@@ -149,7 +150,7 @@ class Device:
             if i in batch.input_logprobs:
                 result.input_logprobs[i] = self._input_logprobs(row, start, *batch.input_logprobs[i])
             if i == spoiled:
-                self.spoiled.append(self.seats[row].rid)
+                self.faults.spoiled.add(self.seats[row].rid)
                 result.finite[i], result.num_tokens[i] = False, 0
         ends = (batch.starts + batch.counts).tolist()
         rids = frozenset(self.seats[row].rid for row in rows)

@@ -30,7 +30,7 @@ class Mutant:
 
 MUTANTS = (
     Mutant("dropped unlock", "memory/ledger.py", "            self.tree.unlock(node)\n", "            pass\n"),
-    Mutant("lock not moved on commit", "memory/ledger.py", "        self.tree.unlock(old)\n", ""),
+    Mutant("lock not moved on commit", "memory/ledger.py", ", moved_from=old)", ")"),
     Mutant("prefix not locked", "memory/ledger.py", "        self.tree.lock(match.node)\n", ""),
     Mutant("pages kept on release", "memory/ledger.py", "allocator.give(self.held_by(row, g))", "pass"),
     Mutant(

@@ -309,7 +309,7 @@ class World:
         error = life.error
         assert error is not None
         self.counts[f"errors: {error.code}"] += 1
-        if error.code == "not_finite" and life.rid in self.device.spoiled:
+        if error.code == "not_finite" and life.rid in self.faults.spoiled:
             life.excuses.add("not_finite")
         deadly = self.random_deaths or life.rid in self.poisoned
         if error.code == "engine_death" and life.suspected > 1 and deadly:

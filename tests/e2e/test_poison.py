@@ -65,5 +65,6 @@ def test_31_of_32_are_served(tiny, deadly):
         assert answers[11].status_code == 500 and "engine_death" in answers[11].text
         info = httpx.get(f"{server.url}/server_info", timeout=30).json()
         assert info["poisoned_requests"] == 1
-        assert info["engine_restarts"] <= 7  # all, all again, then halves
+        # All, all again, five times halves; and once more where the last one had company when it died alone.
+        assert info["engine_restarts"] <= 8
         assert ask(server.url, [3] * 6).status_code == 200

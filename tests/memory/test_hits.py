@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sglcore.memory.hits import EvictedPrefixes, PrefixSum
+from sglcore.memory.hits import EvictedPrefixes
 from sglcore.memory.ledger import GroupPages, KVLedger
+from sglcore.memory.radix import extended
 from sglcore.memory.rows import RowTable
 from sglcore.request import CACHE_MISSES
 
@@ -92,6 +93,5 @@ def test_the_memory_of_evicted_prefixes_is_bounded():
 @pytest.mark.parametrize("cut", [0, 1, 700, 1024, 1999, 2000])
 def test_a_prefix_sum_may_be_continued_anywhere(cut):
     tokens = np.random.default_rng(0).integers(0, 200_000, 2000, dtype=np.int32)
-    sums = PrefixSum()
-    assert sums.extend(sums.extend(7, 0, tokens[:cut]), cut, tokens[cut:]) == PrefixSum().extend(7, 0, tokens)
-    assert sums.extend(0, 0, np.array([1, 0], np.int32)) != sums.extend(0, 0, np.array([1], np.int32))
+    assert extended(extended(7, tokens[:cut]), tokens[cut:]) == extended(7, tokens)
+    assert extended(0, np.array([1, 0], np.int32)) != extended(0, np.array([1], np.int32))

@@ -12,10 +12,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sglcore.contracts.attention import AttentionBackend, AttentionBatch, AttentionSpec, KVView
+    from sglcore.contracts.attention import (
+        AttentionBackend,
+        AttentionBatch,
+        AttentionSpec,
+        GraphBackend,
+        KVView,
+        RopeWriter,
+    )
     from sglcore.contracts.chat_formats import ChatFormat, ChatFormatContext, ChatFormatSpec
     from sglcore.contracts.commands import Command, CommandSpec
-    from sglcore.contracts.execution import Collectives, Launcher, Pending, PendingStep, Rendezvous, StepExecutor
+    from sglcore.contracts.execution import (
+        Collectives,
+        DeviceLauncher,
+        Launcher,
+        Pending,
+        PendingStep,
+        Rendezvous,
+        Replay,
+        StepExecutor,
+    )
     from sglcore.contracts.executors import Executor, ExecutorSpec, Need, Place, RankProcess, Role, StartOrder
     from sglcore.contracts.families import FAMILIES, Family
     from sglcore.contracts.grammars import (
@@ -31,7 +47,7 @@ if TYPE_CHECKING:
     from sglcore.contracts.logits_processors import LogitsProcessor, LogitsProcessorSpec, ProcessorContext
     from sglcore.contracts.metrics_sinks import MetricsSink, MetricsSinkSpec, Sample, SinkContext
     from sglcore.contracts.models import BuildContext, ForwardInputs, KVGroup, Model, ModelSpec
-    from sglcore.contracts.ops import LinearOp, Ops, OpsSpec
+    from sglcore.contracts.ops import FusedOps, LinearOp, Ops, OpsSpec
     from sglcore.contracts.pages import PageContext, PageRun, Progress, Transfer
     from sglcore.contracts.parsers import (
         ArgumentsDelta,
@@ -48,7 +64,7 @@ if TYPE_CHECKING:
         ToolParser,
         ToolParserSpec,
     )
-    from sglcore.contracts.platforms import Platform, PlatformSpec
+    from sglcore.contracts.platforms import DeviceMemory, MeasuredPlatform, Platform, PlatformSpec
     from sglcore.contracts.policies import (
         CachedRun,
         EvictionOrder,
@@ -80,10 +96,10 @@ if TYPE_CHECKING:
 
 # module: its public names
 _NAMES = {
-    "attention": "AttentionBackend AttentionBatch AttentionSpec KVView",
+    "attention": "AttentionBackend AttentionBatch AttentionSpec GraphBackend KVView RopeWriter",
     "chat_formats": "ChatFormat ChatFormatContext ChatFormatSpec",
     "commands": "Command CommandSpec",
-    "execution": "Collectives Launcher Pending PendingStep Rendezvous StepExecutor",
+    "execution": "Collectives DeviceLauncher Launcher Pending PendingStep Rendezvous Replay StepExecutor",
     "executors": "Executor ExecutorSpec Need Place RankProcess Role StartOrder",
     "families": "FAMILIES Family",
     "grammars": "CompiledGrammar GrammarBackend GrammarContext GrammarSource GrammarSpec Matcher",
@@ -92,11 +108,11 @@ _NAMES = {
     "logits_processors": "LogitsProcessor LogitsProcessorSpec ProcessorContext",
     "metrics_sinks": "MetricsSink MetricsSinkSpec Sample SinkContext",
     "models": "BuildContext ForwardInputs KVGroup Model ModelSpec",
-    "ops": "LinearOp Ops OpsSpec",
+    "ops": "FusedOps LinearOp Ops OpsSpec",
     "pages": "PageContext PageRun Progress Transfer",
     "parsers": "ArgumentsDelta CallEnded CallStarted ParseContext ReasoningDelta ReasoningEvent ReasoningParser "
     "ReasoningParserSpec TextDelta Tool ToolEvent ToolParser ToolParserSpec",
-    "platforms": "Platform PlatformSpec",
+    "platforms": "DeviceMemory MeasuredPlatform Platform PlatformSpec",
     "policies": "CachedRun EvictionOrder EvictionSpec Policy PolicySpec Waiting",
     "quant": "LinearPart QuantContext QuantMethod QuantSpec QuantTensor",
     "routes": "ModelInfo RouteContext RouteEntry RouteSpec",

@@ -22,7 +22,7 @@ class AttentionSpec(Spec):
     sliding_window, soft_cap, sinks, mla: what a model may need of it.
     prefill, decode, mixed: steps that hold only prompts, only single tokens, or both at once.
     graph_safe: may be captured. batch_invariant: a row's result does not depend on its batch.
-    tensor_parallel: right on a rank's share of the heads. priority: breaks ties between backends that all fit,
+    tensor_parallel: right on a rank's share of the heads. rope_write: is a `RopeWriter` too. priority: breaks ties between backends that all fit,
     highest first.
     """
 
@@ -41,6 +41,7 @@ class AttentionSpec(Spec):
     graph_safe: bool = False
     batch_invariant: bool = False
     tensor_parallel: bool = True
+    rope_write: bool = False
     priority: int = 0
 
 
@@ -117,5 +118,44 @@ class AttentionBackend(Protocol):
         Softmax in float32. heads is a multiple of kv_heads (GQA). The result is a new tensor in the dtype of q.
         scale: factor of the scores. window: the group's, 0 for none. soft_cap: scores become cap * tanh(score / cap), 0
         for none. sinks: [heads], a score per head that takes part in the softmax and has no value.
+        """
+        ...
+
+
+class RopeWriter(Protocol):
+    """What a backend has beside `AttentionBackend` whose Spec declares `rope_write`; called as that is."""
+
+    def rope_write(
+        self,
+        layer: int,
+        qkv: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        heads: int,
+        kv: KVView,
+        meta: Any,
+        *,
+        q_norm: torch.Tensor | None = None,
+        k_norm: torch.Tensor | None = None,
+        eps: float = 0.0,
+    ) -> torch.Tensor:
+        """`Ops.rope` and `write_kv` in one, called in their place where the Spec declares `rope_write`.
+
+        qkv [tokens, heads + 2 kv_heads, head_dim] as the projection left it, any row stride. cos, sin: as for `rope`.
+        q_norm, k_norm [head_dim]: weights of a root-mean-square norm over each head before the rotation, with `eps`.
+        Returns the rotated queries [tokens, heads, head_dim], a new tensor; keys and values are in the pool.
+        """
+        ...
+
+
+class GraphBackend(Protocol):
+    """What a backend may have beside `AttentionBackend` whose Spec declares `graph_safe`; called as that is."""
+
+    def refresh(self, meta: Any, batches: tuple[AttentionBatch, ...]) -> None:
+        """Make `meta`, with which a step was captured, true for the replay that comes next.
+
+        Called on the device thread before each replay, where the Spec declares `graph_safe`. `batches` hold the very
+        tensors that `plan` saw, whose contents the replay sets, and host copies that are those of the coming step. A
+        backend whose kernels read nothing but those tensors needs none of this.
         """
         ...

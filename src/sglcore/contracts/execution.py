@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from sglcore.batch import Batch, StepResult
@@ -35,6 +36,37 @@ class Launcher(Protocol):
 
     def close(self) -> None:
         """Wait for what is queued, then free threads and streams. Idempotent."""
+        ...
+
+
+class Replay(Protocol):
+    """Work that was captured: the same kernels over the same memory, as often as wanted."""
+
+    def replay(self) -> None:
+        """Queue it. Returns at once; what the work returned when it was captured holds the results."""
+        ...
+
+
+class DeviceLauncher(Launcher, Protocol):
+    """A launcher of a device with memory of its own; what it queues goes onto the one stream, in order."""
+
+    def upload(self, array: np.ndarray, into: torch.Tensor | None = None) -> torch.Tensor:
+        """Queue a copy of a contiguous array to the device: a new tensor, or `into`, of the same dtype and size.
+
+        The array may be changed as soon as this returns.
+        """
+        ...
+
+    def download(self, tensors: Sequence[torch.Tensor]) -> Pending:
+        """Queue copies to the host; what is waited for is the list of numpy arrays, the caller's."""
+        ...
+
+    def capture(self, work: Callable[[], Any]) -> tuple[Replay, Any]:
+        """Run `work` once to warm up, then record it, without running it; returns how to replay it, and its result.
+
+        All that is captured shares one pool of memory: a result is overwritten by any later replay, unless it lies in
+        memory that `work` was given. Only where the platform's Spec declares `graph`.
+        """
         ...
 
 

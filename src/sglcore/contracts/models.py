@@ -27,6 +27,7 @@ class ModelSpec(Spec):
     tensor_parallel: builds its share from `BuildContext.tp_rank`; without it, the constructor raises ConfigError
         where `tp_size` is more than 1. quantization: its linear layers ask
         `BuildContext.quant`, as those of `sglcore.layers` do. lora: its linear layers can take adapters.
+    graph_safe: its `forward` may be captured and replayed: it neither waits for the device nor looks at its values.
     hidden_states: gives hidden states where `ForwardInputs.hidden_index` asks for them.
     priority: breaks ties between models that serve one architecture (through `replaces`), highest first.
     """
@@ -38,6 +39,7 @@ class ModelSpec(Spec):
     tensor_parallel: bool = False
     quantization: bool = False
     lora: bool = False
+    graph_safe: bool = False
     hidden_states: bool = False
     priority: int = 0
 
@@ -99,6 +101,7 @@ class ForwardInputs:
     hidden_index: int64 [n], the token positions whose hidden states are wanted, or None. A model whose Spec declares
     `hidden_states` then leaves the last layer's output at them, after the final norm, in `extra["hidden_states"]`,
     [n, hidden] in any float type. Others never see it.
+    logits: float32 [samples, vocab] to write the result into, or None for a new tensor; a model may ignore it.
     extra: named inputs such as encoder outputs with their spans.
     """
 
@@ -108,6 +111,7 @@ class ForwardInputs:
     kv: KVView
     sample_index: torch.Tensor | None
     hidden_index: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -137,7 +141,8 @@ class Model(Protocol):
         ...
 
     def forward(self, inputs: ForwardInputs) -> torch.Tensor:
-        """-> logits float32 [samples, vocab] for the positions in `inputs.sample_index`; a new tensor, the caller's.
+        """-> logits float32 [samples, vocab] for the positions in `inputs.sample_index`; `inputs.logits` or a new tensor, the
+        caller's.
 
         Called once per step with at least one token, under `torch.inference_mode`. Per attention layer it calls the
         backend's `write_kv`, then `attend`. A row's logits do not depend on the other rows.

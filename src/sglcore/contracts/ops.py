@@ -83,3 +83,36 @@ class Ops(Protocol):
         cos, sin float32 [tokens, rotary_dim / 2], gathered once per step. Dimensions past rotary_dim pass through.
         """
         ...
+
+
+class FusedOps(Protocol):
+    """Kernels that a table may have beside `Ops`, called as those are; where one is missing the core takes its steps
+    one by one."""
+
+    def draw(
+        self,
+        logits: torch.Tensor,
+        temperature: torch.Tensor,
+        seed: torch.Tensor,
+        position: torch.Tensor,
+        min_p: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One token a row without a look at the order of tokens: (int64 [rows], bool [rows] whether all logits were
+        finite).
+
+        logits float32 [rows, vocab]; temperature float32, 0 for greedy (then `argmax`); seed, position int64; min_p
+        float32, 0 for none, all [rows]. Scores are logits / temperature plus Gumbel noise of (seed, position, token),
+        the very numbers of `sglcore.layers.reference.gumbel`.
+        """
+        ...
+
+    def moe(
+        self, x: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor, weights: torch.Tensor, experts: torch.Tensor
+    ) -> torch.Tensor:
+        """A layer of gated experts: for each token the sum over its experts of weight * down(silu_mul(gate_up(x))).
+
+        x [tokens, hidden]; gate_up [experts, 2 * inner, hidden], down [experts, hidden, inner]; weights float32 and
+        experts int32 [tokens, k]: which experts each token takes, and how much of each. -> [tokens, hidden], summed in
+        float32.
+        """
+        ...

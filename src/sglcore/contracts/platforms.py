@@ -36,12 +36,25 @@ class PlatformSpec(Spec):
     overlap: bool = True  # whether the overlapped loop wins here when nobody says otherwise
     chunked_prefill_size: int = 2048  # prompt tokens a step, when nobody says otherwise
     max_running_requests: int = 256  # rows, when nobody says otherwise
+    page_size: int = 1  # tokens in a KV page, when nobody says otherwise
 
     def dtype_for(self, stored: str) -> str:
         """The compute type for a checkpoint stored as `stored` when the user says auto."""
         if self.compute_dtype:
             return str(load_address(self.compute_dtype)(stored))
         return stored if not self.dtypes or stored in self.dtypes else self.dtypes[0]
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """Bytes of a device. used: by tensors of this process; peak: the most that was since `reset_peak`; reserved: taken
+    from the device by this process, `used` and what is kept for reuse; free: what the device could still give."""
+
+    total: int
+    free: int
+    used: int
+    peak: int
+    reserved: int
 
 
 class Platform(Protocol):
@@ -66,7 +79,7 @@ class Platform(Protocol):
         ...
 
     def launcher(self) -> Launcher:
-        """How step functions get onto the device, in order."""
+        """How step functions get onto the device, in order; a `DeviceLauncher` where that is not the CPU."""
         ...
 
     def join(self, rendezvous: Rendezvous) -> Collectives:
@@ -81,4 +94,20 @@ class Platform(Protocol):
 
         Where ranks share one memory, this rank's part of it.
         """
+        ...
+
+
+class MeasuredPlatform(Platform, Protocol):
+    """A platform whose device has memory of its own: how much a step takes is measured, not guessed."""
+
+    def memory(self) -> DeviceMemory:
+        """What the device's memory holds now, for the plan of it."""
+        ...
+
+    def reset_peak(self) -> None:
+        """Forget the peak that `memory` tells: it is measured from here on."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all that was queued."""
         ...

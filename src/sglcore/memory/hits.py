@@ -2,7 +2,7 @@
 
 To tell an evicted prefix from one that never was, the tree remembers the hash of what it evicted: a bounded number of
 them, the oldest forgotten first, so `evicted` may be told as `no_match` after very long, never the other way round
-but for a collision of 64-bit hashes.
+but for a collision of checksums (of 32 bits: 1 in 65,536 lookups where all places are filled).
 """
 
 from __future__ import annotations
@@ -17,25 +17,7 @@ if TYPE_CHECKING:
     from sglcore.memory.radix import Match, RadixTree
 
 REMEMBERED = 65536  # evicted runs
-_MASK = 2**64 - 1
-_MULTIPLIER = 0x9E3779B97F4A7C15 - 2**64
 NO_MATCH, BELOW_PAGE, EVICTED, WINDOW, LOGPROBS, DISABLED = range(1, len(CACHE_MISSES))
-
-
-class PrefixSum:
-    """A polynomial hash of prefixes that can be continued and taken apart: token i weighs M ** (i + 1) mod 2 ** 64."""
-
-    def __init__(self) -> None:
-        self._powers = np.cumprod(np.full(1024, _MULTIPLIER, dtype=np.int64))
-
-    def extend(self, before: int, start: int, tokens: np.ndarray) -> int:
-        """The sum of a prefix that goes on with `tokens` from position `start`, where its sum is `before`."""
-        end = start + len(tokens)
-        while end > len(self._powers):
-            longer = np.full(2 * len(self._powers), _MULTIPLIER, dtype=np.int64)
-            self._powers = np.cumprod(longer)
-        powers = self._powers[start:end]
-        return (before + int(np.dot(tokens.astype(np.int64) + 1, powers))) & _MASK
 
 
 class EvictedPrefixes:

@@ -201,8 +201,7 @@ class KVLedger:
         pages = [p[row, start:end] for p in self.rows.pages]
         tokens = self.rows.tokens[row, start * size : end * size]
         node, kept = self.tree.insert(old, tokens, pages, self._tenant[row], float(self._priority[row]))
-        self.tree.lock(node)
-        self.tree.unlock(old)
+        self.tree.lock(node, moved_from=old)
         self.node[row] = node
         self.n_tree[row] = end
         for g, duplicates in enumerate(kept):
@@ -289,9 +288,9 @@ class KVLedger:
         return min(max(0, *over), count)
 
     def _make_room(self, count: int) -> bool:
-        missing = np.array([count - a.free for a in self.allocators])
-        if (missing <= 0).all():
+        if all(count <= a.free for a in self.allocators):
             return True
+        missing = np.array([count - a.free for a in self.allocators])
         if (missing > self.tree.evictable).any():
             return False
         # A little more than asked, so that a full pool does not cost a walk over the tree every step.

@@ -12,7 +12,7 @@ class Node:
 
     last_use, born: ticks of the tree's clock. hits: requests served from it. priority: the highest of those that
     brought or used it. tenant: who brought it. queued: bits of the eviction queues it has an entry in.
-    depth, sum: tokens from the root through its end, and their PrefixSum; mark: the sum through its first page.
+    depth, sum: tokens from the root through its end, and their checksum; mark: the sum through its first page.
     hashes: one of each page, where there is a watch. A node without a parent that is no root has left the tree.
     """
 

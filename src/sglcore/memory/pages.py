@@ -25,6 +25,7 @@ class PageAllocator:
         self._stack = np.arange(total - 1, -1, -1, dtype=np.int32)
         self.free = total
         self._out = np.zeros(total, dtype=bool)
+        self._mark = np.zeros(total, dtype=np.int32)  # scratch of `_distinct`
 
     def take(self, count: int) -> np.ndarray:
         """`count` page numbers, int32. The caller has checked `free`; raises LedgerImbalance otherwise."""
@@ -40,7 +41,7 @@ class PageAllocator:
         count = len(pages)
         if not count:
             return
-        if not self._out[pages].all() or (count > 1 and len(np.unique(pages)) != count):
+        if not self._out[pages].all() or (count > 1 and not self._distinct(pages)):
             pages = self._sound(pages)
             count = len(pages)
         self._out[pages] = False
@@ -63,6 +64,12 @@ class PageAllocator:
         free = free[~self.quarantined[free]]
         self.free = len(free)
         self._stack[: self.free] = free[::-1]
+
+    def _distinct(self, pages: np.ndarray) -> bool:
+        """Whether no page is named twice, without sorting them: each must read back the index it wrote."""
+        index = np.arange(len(pages), dtype=np.int32)
+        self._mark[pages] = index
+        return bool((self._mark[pages] == index).all())
 
     def _sound(self, pages: np.ndarray) -> np.ndarray:
         """Those of `pages` that may become free. A page may come back twice by a fault only."""

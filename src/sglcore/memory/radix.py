@@ -16,7 +16,7 @@ import numpy as np
 
 from sglcore.contracts.policies import EvictionOrder
 from sglcore.memory.eviction import EvictionQueue, LeastRecentlyUsed
-from sglcore.memory.hits import EvictedPrefixes, PrefixSum
+from sglcore.memory.hits import EvictedPrefixes
 from sglcore.memory.node import Node, Root, TreeWatch
 from sglcore.memory.quota import TenantQuota
 
@@ -52,7 +52,6 @@ class RadixTree:
         self.evictable = [0] * len(windows)  # of those, in unlocked nodes
         self.evicted_pages = [0] * len(windows)  # ever, by group
         self.evicted = EvictedPrefixes()
-        self._sums = PrefixSum()
         self._queue = EvictionQueue(order or LeastRecentlyUsed(), QUEUE_BIT)
         self._roots: dict[str, Root] = {}
         self._clock = itertools.count(1)
@@ -80,7 +79,7 @@ class RadixTree:
 
     def was_evicted(self, node: Node, page: np.ndarray) -> bool:
         """Whether a run that began below `node` with `page`, one page of tokens, was evicted, as far as is known."""
-        return self._sums.extend(node.sum, node.depth, page) in self.evicted
+        return extended(node.sum, page) in self.evicted
 
     def prefix_pages(self, node: Node) -> list[np.ndarray]:
         """Pages from the root down to `node`, per group."""
@@ -145,9 +144,11 @@ class RadixTree:
             self._offer(node)
         return node, [np.concatenate(r) if r else none() for r in rejected]
 
-    def lock(self, node: Node) -> None:
-        """Keep `node` and all above it until `unlock`."""
+    def lock(self, node: Node, moved_from: Node | None = None) -> None:
+        """Keep `node` and all above it until `unlock`. A lock may be moved down from a node above it."""
         for n in upward(node):
+            if n is moved_from:
+                break
             if n.lock == 0:
                 self.evictable = [have - count for have, count in zip(self.evictable, n.counts, strict=True)]
             n.lock += 1
@@ -277,9 +278,8 @@ class RadixTree:
         parent, size = node.parent, self.page_size
         assert parent is not None
         node.depth = parent.depth + len(node.key)
-        node.mark = self._sums.extend(parent.sum, parent.depth, node.key[:size])
-        more = node.key[size:]
-        node.sum = self._sums.extend(node.mark, parent.depth + size, more) if len(more) else node.mark
+        node.mark = extended(parent.sum, node.key[:size])
+        node.sum = extended(node.mark, node.key[size:])
 
     def _offer(self, node: Node) -> None:
         """`node` is an unlocked leaf: it may go."""
@@ -306,6 +306,11 @@ def upward(node: Node | None) -> Iterator[Node]:
     while node is not None:
         yield node
         node = node.parent
+
+
+def extended(checksum: int, tokens: np.ndarray) -> int:
+    """The checksum of a prefix that goes on with `tokens`; the same wherever nodes were cut on the way."""
+    return zlib.crc32(tokens.data, checksum)
 
 
 def none() -> np.ndarray:

@@ -15,7 +15,7 @@ from sglcore.contracts.ops import Ops
 from sglcore.contracts.platforms import Platform
 from sglcore.contracts.quant import QuantContext, QuantMethod
 from sglcore.errors import ConfigError, PluginError
-from sglcore.negotiation.constraints import OP_NAMES
+from sglcore.negotiation.constraints import FUSED_NAMES, OP_NAMES
 from sglcore.negotiation.decision import Decision
 from sglcore.negotiation.demand import Demand, demand_of, quantization_config
 from sglcore.negotiation.rank import Offer
@@ -100,6 +100,9 @@ class OpsTable:
         self.batch_invariant = own.batch_invariant
         for name in OP_NAMES:
             setattr(self, name, getattr(own, name))
+        for name in FUSED_NAMES:
+            if hasattr(own, name):
+                setattr(self, name, getattr(own, name))
 
 
 def build_ops(decision: Decision, platform: Platform, plugins: Plugins) -> Ops:

@@ -14,6 +14,7 @@ from sglcore.contracts.spec import Spec
 from sglcore.negotiation.demand import Demand
 
 OP_NAMES = ("linear", "embedding", "rms_norm", "add_rms_norm", "silu_mul", "argmax", "rope")
+FUSED_NAMES = ("draw", "moe")  # which a table may lack
 STEPS = ("prefill", "decode", "mixed")  # a step of the scheduler may be any of them
 
 
@@ -103,7 +104,7 @@ def ops_unmet(spec: OpsSpec, setting: Setting) -> Iterator[Unmet]:
     yield from _where(spec.platforms, spec.dtypes, setting)
     if not spec.provides:
         yield Unmet("provides", "provides no op")
-    if strange := [name for name in spec.provides if name not in OP_NAMES]:
+    if strange := [name for name in spec.provides if name not in (*OP_NAMES, *FUSED_NAMES)]:
         yield Unmet("provides", f"provides {strange[0]}, which is no op of this core")
     yield from probe_unmet(spec)
 

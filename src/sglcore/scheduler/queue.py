@@ -126,6 +126,8 @@ class WaitingQueue:
             return False
         table = self.rows
         leaders = np.flatnonzero(table.active & (table.computed < table.prefill_end))
+        if not len(leaders):
+            return False
         leaders = leaders[table.tokens[leaders, 0] == branch.tokens[0]]
         have = -1
         for row in leaders.tolist():
