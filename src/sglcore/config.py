@@ -57,7 +57,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     skip_tokenizer_init: Annotated[bool, about("Serve token ids only; no tokenizer is loaded.")] = False
     json_model_override_args: Annotated[Str, about("JSON object merged over the model's config.json.")] = "{}"
     # -- memory --
-    page_size: Annotated[PageSize, about("Tokens in a KV page.")] = 1
+    page_size: Annotated[
+        PageSize | None, about("Tokens in a KV page; default: what the platform likes best (1 on a CPU, 16 on a GPU).")
+    ] = None
     kv_cache_dtype: Annotated[
         Literal["auto", "float32", "float16", "bfloat16", "bf16", "fp8_e4m3", "fp8_e5m2", "int8"],
         about("Type of keys and values in the cache; auto is the compute type."),
@@ -123,6 +125,11 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     disable_overlap_schedule: Annotated[
         bool | None, about("Plain loop: plan, launch, commit in turn; default: what the platform does best.")
     ] = None
+    disable_cuda_graph: Annotated[bool, about("Run every decoding step kernel by kernel; slow, for debugging.")] = False
+    cuda_graph_max_bs: Annotated[
+        Annotated[int, Meta(ge=1, le=4096)] | None, about("Most rows of a decoding step that is captured.")
+    ] = None
+    cuda_graph_bs: Annotated[tuple[int, ...], about("Numbers of rows to capture, in place of the default ones.")] = ()
     # -- execution --
     device: Annotated[Str, about("Platform: auto, cpu, or a platform plugin's name.")] = "auto"
     tp_size: Annotated[Annotated[int, Meta(ge=1, le=64)], about("Tensor-parallel ranks, one process each.")] = 1

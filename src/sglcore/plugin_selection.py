@@ -18,7 +18,8 @@ from sglcore.registry import CORE, Entry, Refusal
 # The distributions of this repository, by name: a list of the core's, not a claim of theirs. Network-facing families
 # of any other load only when named.
 IN_TREE = frozenset(
-    f"sglcore-plugin-{name}" for name in ("cpu-kernels", "demo", "gguf", "hermes", "llama", "modelscope", "think")
+    f"sglcore-plugin-{name}"
+    for name in ("cpu-kernels", "cuda", "demo", "gguf", "hermes", "llama", "modelscope", "qwen3", "think")
 ) | {CORE}
 VARIABLE = "SGLCORE_PLUGINS"  # what --plugins is where nobody gives it
 WHEN_NAMED = "loads when named"

@@ -56,7 +56,7 @@ def ledger(*, strict: bool = False) -> KVLedger:
 def test_orders_by_name_and_of_plugins(name, made):
     flags = config(radix_eviction_policy=name)
     check_cache(flags, PLUGINS)
-    assert type(cache_options(flags, PLUGINS).order) is made
+    assert type(cache_options(flags, PLUGINS, 1).order) is made
 
 
 def test_what_is_no_order_is_refused_before_anything_starts():
@@ -68,14 +68,14 @@ def test_what_is_no_order_is_refused_before_anything_starts():
     with pytest.raises(ConfigError, match="kv-events-config"):
         check_cache(config(kv_events_config="[]"), PLUGINS)
     with pytest.raises(PluginError, match="a-plugin 1"):
-        cache_options(config(radix_eviction_policy="broken"), PLUGINS)
+        cache_options(config(radix_eviction_policy="broken"), PLUGINS, 1)
 
 
 def test_events_are_kept_only_where_somebody_gets_them():
     wanted = '{"endpoint": "tcp://127.0.0.1:1"}'
-    assert cache_options(config(kv_events_config=wanted), PLUGINS).events is not None
-    assert cache_options(config(kv_events_config=wanted, disable_radix_cache=True), PLUGINS).events is None
-    assert cache_options(config(), PLUGINS).events is None
+    assert cache_options(config(kv_events_config=wanted), PLUGINS, 1).events is not None
+    assert cache_options(config(kv_events_config=wanted, disable_radix_cache=True), PLUGINS, 1).events is None
+    assert cache_options(config(), PLUGINS, 1).events is None
 
 
 def test_the_books_are_checked_at_rest_but_not_at_every_rest(monkeypatch):

@@ -145,7 +145,8 @@ def test_noise_of_some_tokens_is_theirs():
 
 def test_logprobs(logits):
     expected = logits[0].log_softmax(-1)
-    two = token_logprobs(logits.expand(2, VOCAB), torch.tensor([3, 8]), [4, 0], [(), (5, 1)])
+    asked = token_logprobs(logits.expand(2, VOCAB), torch.tensor([3, 8]), [4, 0], [(), (5, 1)])
+    two = asked.told([tensor.numpy() for tensor in asked.tensors])
     assert [entry.token_id for entry in two] == [3, 8]
     assert [entry.logprob for entry in two] == pytest.approx(expected[[3, 8]].tolist(), abs=1e-6)
     assert [i for _, i in two[0].top] == expected.topk(4).indices.tolist()

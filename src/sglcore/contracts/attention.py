@@ -22,8 +22,8 @@ class AttentionSpec(Spec):
     sliding_window, soft_cap, sinks, mla: what a model may need of it.
     prefill, decode, mixed: steps that hold only prompts, only single tokens, or both at once.
     graph_safe: may be captured. batch_invariant: a row's result does not depend on its batch.
-    tensor_parallel: right on a rank's share of the heads. rope_write: is a `RopeWriter` too. priority: breaks ties between backends that all fit,
-    highest first.
+    tensor_parallel: right on a rank's share of the heads. rope_write: is a `RopeWriter` too.
+    priority: breaks ties between backends that all fit, highest first.
     """
 
     platforms: tuple[str, ...] = ()

@@ -141,8 +141,9 @@ class Model(Protocol):
         ...
 
     def forward(self, inputs: ForwardInputs) -> torch.Tensor:
-        """-> logits float32 [samples, vocab] for the positions in `inputs.sample_index`; `inputs.logits` or a new tensor, the
-        caller's.
+        """-> logits float32 [samples, vocab] for the positions in `inputs.sample_index`, the caller's.
+
+        They stand in `inputs.logits` or in a new tensor.
 
         Called once per step with at least one token, under `torch.inference_mode`. Per attention layer it calls the
         backend's `write_kv`, then `attend`. A row's logits do not depend on the other rows.

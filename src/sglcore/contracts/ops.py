@@ -106,6 +106,14 @@ class FusedOps(Protocol):
         """
         ...
 
+    def route(self, logits: torch.Tensor, k: int, normalise: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """A router's choice: the k largest of softmax(logits) and whose they are, (float32, int32), both [tokens, k].
+
+        logits [tokens, experts]; softmax in float32; of equals the first; normalise: divide the k by their sum. Every
+        index is below the number of experts, whatever the logits are.
+        """
+        ...
+
     def moe(
         self, x: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor, weights: torch.Tensor, experts: torch.Tensor
     ) -> torch.Tensor:

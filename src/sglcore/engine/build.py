@@ -13,12 +13,14 @@ from sglcore.contracts.attention import AttentionBackend
 from sglcore.contracts.execution import Collectives, Launcher, Rendezvous, StepExecutor
 from sglcore.contracts.logits_processors import ProcessorContext
 from sglcore.contracts.models import BuildContext, KVGroup, Model
+from sglcore.contracts.ops import Ops
 from sglcore.contracts.platforms import Platform, PlatformSpec
 from sglcore.contracts.weights import Checkpoint
 from sglcore.engine.cache import CacheKeeper, cache_options, check_cache
 from sglcore.engine.engine import Engine
 from sglcore.engine.feed import FedExecutor
-from sglcore.engine.model_files import context_length, eos_token_ids, model_config, open_checkpoint
+from sglcore.engine.geometry import Geometry, chunk_size, geometry
+from sglcore.engine.model_files import eos_token_ids, model_config, open_checkpoint
 from sglcore.engine.phases import Phases
 from sglcore.engine.processors import Processors
 from sglcore.engine.ranks import Ranks
@@ -36,9 +38,6 @@ if TYPE_CHECKING:
 
     from sglcore.runner.runner import ModelRunner
 
-# Share of the memory free after loading that the KV pool takes when no flag says otherwise.
-POOL_SHARE = 0.5
-
 
 @dataclass
 class Loaded:
@@ -52,6 +51,7 @@ class Loaded:
     hf: dict[str, Any]
     eos_ids: tuple[int, ...]
     decision: Decision
+    ops: Ops
     group: Collectives | None = None
 
     @property
@@ -75,20 +75,6 @@ class Built:
 
     engine: Engine
     info: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Sizes that tables and pool agree on."""
-
-    rows: int
-    context: int
-    page_size: int
-    pages: int
-
-    @property
-    def pages_per_row(self) -> int:
-        return -(-self.context // self.page_size) + 1
 
 
 def build_engine(config: EngineConfig, path: Path, plugins: Plugins, phases: Phases) -> Built:
@@ -115,7 +101,7 @@ def build_follower(
     """The runner of a rank above 0: the same model, its shard, and tables of the same size."""
     opened = open_model(config, path, plugins, phases)
     loaded = load_model(opened, config, path, plugins, phases, Invited(rendezvous, on_joining))
-    return _runner(loaded, _geometry(loaded, config))
+    return _runner(loaded, geometry(loaded, config, _runner))
 
 
 class Meeting(Protocol):
@@ -168,7 +154,7 @@ def load_model(
         if meeting is not None:
             group = _join(platform, decision.platform, launcher, meeting)
         with phases.phase("build model"):
-            model, groups, attention = launcher.launch(
+            model, groups, attention, ops = launcher.launch(
                 lambda: _build_model(opened, config, path, plugins, platform, group)
             ).wait()
         with phases.phase("load weights") as report:
@@ -177,7 +163,7 @@ def load_model(
         launcher.close()
         raise
     eos_ids = eos_token_ids(checkpoint, hf)
-    return Loaded(model, groups, attention, platform, launcher, hf, eos_ids, decision, group)
+    return Loaded(model, groups, attention, platform, launcher, hf, eos_ids, decision, ops, group)
 
 
 def _join(platform: Platform, spec: PlatformSpec, launcher: Launcher, meeting: Meeting) -> Collectives:
@@ -196,12 +182,15 @@ def assemble(
 ) -> Built:
     """Pool, runner, scheduler and loop around a loaded model; with ranks, once all of them are ready."""
     with phases.phase("allocate KV pool"):
-        geometry = _geometry(loaded, config)
-        runner: StepExecutor = _runner(loaded, geometry)
-        scheduler = _scheduler(loaded, config, geometry, plugins)
+        sizes = geometry(loaded, config, _runner)
+        own = _runner(loaded, sizes)
+        scheduler = _scheduler(loaded, config, sizes, plugins)
+    with phases.phase("capture graphs"):
+        own.capture_first()
+    runner: StepExecutor = own
     plain = config.disable_overlap_schedule
     overlap = loaded.decision.platform.overlap if plain is None else not plain
-    info = _info(loaded, geometry, overlap, phases)
+    info = _info(loaded, sizes, overlap, phases)
     if ranks is not None:
         with phases.phase("ranks ready"):
             info["ranks"] = ranks.wait_ready()
@@ -242,7 +231,7 @@ def _build_model(
     plugins: Plugins,
     platform: Platform,
     group: Collectives | None,
-) -> tuple[Model, tuple[KVGroup, ...], AttentionBackend]:
+) -> tuple[Model, tuple[KVGroup, ...], AttentionBackend, Ops]:
     decision, hf = opened.decision, opened.hf
     attention = plugins.registry("attention").factory(decision.attention.name)()
     ops = build_ops(decision, platform, plugins)
@@ -262,7 +251,7 @@ def _build_model(
     model = plugins.registry("models").factory(decision.model.name)(context)
     groups = model.kv_groups()
     check_attention(decision.attention, groups)
-    return model, groups, attention
+    return model, groups, attention, ops
 
 
 def _load_weights(model: Model, checkpoint: Checkpoint, config: EngineConfig, report: Callable[[float], None]) -> None:
@@ -281,29 +270,6 @@ def _reported(checkpoint: Checkpoint, report: Callable[[float], None]) -> Iterat
         yield name, tensor
 
 
-def _geometry(loaded: Loaded, config: EngineConfig) -> Geometry:
-    rows = config.max_running_requests or loaded.decision.platform.max_running_requests
-    context = context_length(loaded.hf, config)
-    per_token = sum(g.bytes_per_token(loaded.kv_dtype.itemsize) for g in loaded.groups)
-    free = loaded.platform.free_memory()
-    if loaded.group is not None:  # the tables of all ranks must be of one size
-        free = loaded.launcher.launch(lambda: loaded.group.least(free)).wait()  # type: ignore[union-attr]
-    room = int(free * (config.mem_fraction_static or POOL_SHARE)) // per_token
-    tokens = config.max_total_tokens or min(room, rows * context)
-    if tokens * per_token > free:
-        raise ConfigError(
-            f"{tokens} tokens of KV cache need {tokens * per_token / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free.",
-            remedy="Lower --max-total-tokens.",
-        )
-    pages = tokens // config.page_size
-    if pages < 2:
-        raise ConfigError(
-            f"The KV pool would hold {tokens} tokens ({per_token} bytes each, {free / 2**20:.0f} MiB free).",
-            remedy="Free memory, or set --max-total-tokens to at least two pages.",
-        )
-    return Geometry(rows=rows, context=context, page_size=config.page_size, pages=pages)
-
-
 def _runner(loaded: Loaded, geometry: Geometry) -> ModelRunner:
     from sglcore.memory.pool import KVPool
     from sglcore.runner.runner import ModelRunner
@@ -316,13 +282,15 @@ def _runner(loaded: Loaded, geometry: Geometry) -> ModelRunner:
         pool,
         groups,
         loaded.launcher,
-        loaded.platform.ops(),
+        loaded.ops,
         rows=geometry.rows,
         pages_per_row=geometry.pages_per_row,
         page_size=geometry.page_size,
         device=device,
         group=loaded.group,
         eos_ids=loaded.eos_ids,
+        spare=geometry.pages,
+        graph_sizes=geometry.graphs,
     )
 
 
@@ -342,11 +310,10 @@ def _processors(loaded: Loaded, config: EngineConfig, plugins: Plugins, schedule
 def _scheduler(loaded: Loaded, config: EngineConfig, geometry: Geometry, plugins: Plugins) -> Scheduler:
     table = RowTable(geometry.rows, geometry.context, geometry.pages_per_row, len(loaded.groups))
     shares = [GroupPages(geometry.pages, g.window if g.kind == "window" else 0) for g in loaded.groups]
-    options = cache_options(config, plugins)
+    options = cache_options(config, plugins, geometry.page_size)
     ledger = KVLedger(shares, geometry.page_size, table, cache=options, strict=config.strict_checks)
-    chunk = config.chunked_prefill_size or loaded.decision.platform.chunked_prefill_size
     limits = Limits(
-        chunk=chunk if chunk > 0 else 2**31 - 1,
+        chunk=chunk_size(loaded, config),
         vocab_size=loaded.model.vocab_size,
         queued=config.max_queued_requests,
         queued_tokens=config.max_queued_tokens,
@@ -382,6 +349,8 @@ def _info(loaded: Loaded, geometry: Geometry, overlap: bool, phases: Phases) -> 
         "platform": loaded.decision.platform.name,
         "vocab_size": loaded.model.vocab_size,
         "overlap": overlap,
+        "graph_sizes": list(geometry.graphs),
+        "memory": vars(geometry.memory) if geometry.memory else None,
         "tp_size": loaded.group.size if loaded.group else 1,
         "decisions": public(loaded.decision),
         "start_phases": phases.times,

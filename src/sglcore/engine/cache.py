@@ -35,7 +35,7 @@ def _is_order(name: str, plugins: Plugins) -> bool:
     return name in registry and isinstance(registry.spec(name), EvictionSpec)
 
 
-def cache_options(config: EngineConfig, plugins: Plugins) -> CacheOptions:
+def cache_options(config: EngineConfig, plugins: Plugins, page_size: int) -> CacheOptions:
     """The ledger's options. `check_cache` has passed."""
     keep = not config.disable_radix_cache
     wanted = keep and read_events_config(config.kv_events_config) is not None
@@ -43,7 +43,7 @@ def cache_options(config: EngineConfig, plugins: Plugins) -> CacheOptions:
         keep=keep,
         order=_order(config.radix_eviction_policy, plugins),
         tenant_share=config.radix_tenant_quota,
-        events=KVEventLog(config.page_size) if wanted else None,
+        events=KVEventLog(page_size) if wanted else None,
     )
 
 

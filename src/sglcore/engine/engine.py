@@ -54,6 +54,7 @@ class Engine:
         self.keeper = keeper or CacheKeeper(scheduler.ledger)
         self.executor = executor
         self.processors = processors or Processors()
+        self._capture_next: Callable[[], bool] | None = getattr(executor, "capture_next", None)
         self.hidden_size = hidden_size  # of a model that gives hidden states, else 0
         self.step: Callable[[], list[RequestOutput]] = self.step_overlapped if overlap else self.step_plain
         self.overlap = overlap
@@ -121,6 +122,12 @@ class Engine:
         self._rate.add(sum(len(out.token_ids) for out in outputs))
         self.keeper.publish()
         return outputs
+
+    def prepare(self) -> bool:
+        """Do a piece of what is better done before it is needed, between steps; False if nothing is left of it."""
+        if self._capture_next is not None and not self._capture_next():
+            self._capture_next = None
+        return self._capture_next is not None
 
     # -- the door --
 

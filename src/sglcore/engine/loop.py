@@ -12,6 +12,8 @@ from sglcore.errors import RequestError
 from sglcore.isolation import Hooks
 from sglcore.request import FinishReason, GenerateRequest, RequestOutput
 
+PREPARE_EVERY = 16  # steps between two pieces of preparation while there is work
+
 
 class EnginePort(Protocol):
     """The engine's end of a link."""
@@ -59,7 +61,9 @@ class EngineLoop:
     def run(self) -> None:
         """Until the port closes. Whatever the engine raises ends it; the caller reports it."""
         while not self.port.closed:
-            self.turn(block=not self.engine.has_work)
+            resting = not self.engine.has_work or self.engine.steps % PREPARE_EVERY == 0
+            left = resting and self.engine.prepare()
+            self.turn(block=not self.engine.has_work and not left)
 
     def turn(self, *, block: bool) -> None:
         """Handle what has arrived, then do one step if there is work."""

@@ -31,16 +31,60 @@ class Attention:
         self.sinks = sinks
         self.write_kv = ctx.attention.write_kv
         self.attend = ctx.attention.attend
+        self.rope_write = getattr(ctx.attention, "rope_write", None)  # of a `RopeWriter`
+        self.rope = ctx.ops.rope
+        self.norm = ctx.ops.rms_norm
 
     def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, inputs: ForwardInputs) -> torch.Tensor:
         """q [tokens, heads, head_dim], k and v [tokens, kv_heads, head_dim] -> [tokens, heads, head_dim]."""
-        kv, meta = inputs.kv, inputs.attn
-        self.write_kv(self.layer, k, v, kv, meta)
+        self.write_kv(self.layer, k, v, inputs.kv, inputs.attn)
+        return self._attend(q, inputs)
+
+    def rotary(
+        self,
+        qkv: torch.Tensor,
+        angles: tuple[torch.Tensor, torch.Tensor],
+        inputs: ForwardInputs,
+        heads: int,
+        kv_heads: int,
+        *,
+        q_norm: torch.Tensor | None = None,
+        k_norm: torch.Tensor | None = None,
+        eps: float = 0.0,
+    ) -> torch.Tensor:
+        """The same from the joint projection, qkv [tokens, heads + 2 kv_heads, head_dim] -> [tokens, heads, head_dim].
+
+        angles: (cos, sin) of the step. q_norm, k_norm [head_dim]: weights of a root-mean-square norm over each head
+        before the rotation, with `eps`. One call of the backend where it is a `RopeWriter`, else norm, `Ops.rope` and
+        `write_kv` one after another.
+        """
+        if self.rope_write is not None:
+            q = self.rope_write(
+                self.layer,
+                qkv,
+                *angles,
+                heads,
+                inputs.kv,
+                inputs.attn,
+                q_norm=q_norm,
+                k_norm=k_norm,
+                eps=eps,
+            )
+            return self._attend(q, inputs)
+        q, k, v = qkv.split((heads, kv_heads, kv_heads), 1)
+        if q_norm is not None:
+            q = self.norm(q, q_norm, eps)
+        if k_norm is not None:
+            k = self.norm(k, k_norm, eps)
+        q, k = self.rope(q, k, *angles)
+        return self(q, k, v, inputs)
+
+    def _attend(self, q: torch.Tensor, inputs: ForwardInputs) -> torch.Tensor:
         return self.attend(
             self.layer,
             q,
-            kv,
-            meta,
+            inputs.kv,
+            inputs.attn,
             scale=self.scale,
             window=self.window,
             soft_cap=self.soft_cap,

@@ -46,11 +46,17 @@ class LMHead:
         if tied_to is not None:
             tied_to.share_with(self)
 
-    def __call__(self, x: torch.Tensor, sample_index: torch.Tensor | None = None) -> torch.Tensor:
-        """x [tokens, hidden] -> float32 [samples, vocab]; only the rows in `sample_index` are computed."""
+    def __call__(
+        self, x: torch.Tensor, sample_index: torch.Tensor | None = None, *, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x [tokens, hidden] -> float32 [samples, vocab]; only the rows in `sample_index` are computed.
+
+        out: float32 [samples, vocab] to write the result into; None for a new tensor.
+        """
         op = self.own or self.op
         picked = x if sample_index is None else x.index_select(0, sample_index)
-        return op(picked).float()  # type: ignore[misc]
+        logits = op(picked)  # type: ignore[misc]
+        return logits.float() if out is None else out.copy_(logits)
 
     def slots(self, name: str) -> dict[str, Slot]:
         """`<name>.weight`, or nothing where the head is tied."""

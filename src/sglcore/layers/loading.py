@@ -25,6 +25,7 @@ class Slot:
     shape: of the whole tensor in the checkpoint, before sharding. put: copies what this rank keeps.
     mean: what dummy values scatter around (1 for norm weights). dtype: what the checkpoint must hold; None takes any.
     span: (lowest, highest) of dummy values, where they may not scatter freely.
+    stands_for: names of the slots that this one fills at once, where a checkpoint holds their tensors as one.
     """
 
     shape: tuple[int, ...]
@@ -32,6 +33,7 @@ class Slot:
     mean: float = 0.0
     dtype: torch.dtype | None = None
     span: tuple[float, float] | None = None
+    stands_for: tuple[str, ...] = ()
 
 
 def load(tensors: Iterable[tuple[str, torch.Tensor]], slots: dict[str, Slot], *, ignore: tuple[str, ...] = ()) -> None:
@@ -51,8 +53,9 @@ def load(tensors: Iterable[tuple[str, torch.Tensor]], slots: dict[str, Slot], *,
         _check(name, tensor, slot, filled)
         slot.put(tensor)
         filled.add(name)
+        filled.update(slot.stands_for)
         del tensor
-    if missing := [name for name in slots if name not in filled]:
+    if missing := _missing(slots, filled):
         raise ConfigError(
             f"The checkpoint lacks {len(missing)} of the {len(slots)} tensors that its config.json asks for: "
             f"{_list(missing)}.",
@@ -63,7 +66,7 @@ def load(tensors: Iterable[tuple[str, torch.Tensor]], slots: dict[str, Slot], *,
 def load_dummy(slots: dict[str, Slot], seed: int, *, scale: float = 0.02) -> None:
     """Fill every slot with normal values of deviation `scale`, the same for any number of ranks."""
     generator = torch.Generator().manual_seed(seed)
-    for name in sorted(slots):
+    for name in sorted(name for name, slot in slots.items() if not slot.stands_for):
         slots[name].put(_dummy(slots[name], scale, generator))
 
 
@@ -89,8 +92,17 @@ def copy_into(target: torch.Tensor) -> Callable[[torch.Tensor], None]:
     return put
 
 
+def _missing(slots: dict[str, Slot], filled: set[str]) -> list[str]:
+    """Names that are not filled: of slots with one that stands for them its name alone, where all of them are empty."""
+    whole = {name for name, slot in slots.items() if slot.stands_for and filled.isdisjoint(slot.stands_for)}
+    told = {part for name in whole for part in slots[name].stands_for}
+    return [
+        name for name, slot in slots.items() if name in whole or not (name in filled or name in told or slot.stands_for)
+    ]
+
+
 def _check(name: str, tensor: torch.Tensor, slot: Slot, filled: set[str]) -> None:
-    if name in filled:
+    if name in filled or not filled.isdisjoint(slot.stands_for):
         raise ConfigError(
             f"The checkpoint holds the tensor {name} twice.",
             remedy="Remove the stray weight file from the model directory.",

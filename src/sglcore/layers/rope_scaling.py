@@ -37,9 +37,9 @@ def rope_parameters(config: dict[str, Any], layer_type: str | None = None) -> di
     return found
 
 
-def exponents(dim: int) -> torch.Tensor:
+def exponents(dim: int, device: torch.device | None = None) -> torch.Tensor:
     """0, 2/dim, 4/dim ... float32 [dim / 2]."""
-    return torch.arange(0, dim, 2, dtype=torch.int64).to(torch.float) / dim
+    return torch.arange(0, dim, 2, dtype=torch.int64, device=device).to(torch.float) / dim
 
 
 def plain(p: dict[str, Any], dim: int) -> Frequencies:
@@ -125,7 +125,7 @@ def dynamic(p: dict[str, Any], dim: int, lengths: torch.Tensor) -> torch.Tensor:
     factor, longest = p["factor"], p["max_position_embeddings"]
     grown = (factor * lengths.clamp(min=longest) / longest) - (factor - 1)
     base = p["rope_theta"] * grown ** (dim / (dim - 2))
-    waves: torch.Tensor = base[:, None] ** exponents(dim).to(lengths.device)
+    waves: torch.Tensor = base[:, None] ** exponents(dim, lengths.device)
     return 1.0 / waves
 
 

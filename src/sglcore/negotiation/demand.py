@@ -27,7 +27,8 @@ class Demand:
 
     device, attention, quantization: plugins named by flags. dtype, kv_dtype: torch's names, or "auto". stored: the
     checkpoint's type. unneeded: needs of the model family that config.json rules out. quant_method, bits, group_size:
-    of the checkpoint. features: capabilities that every chosen plugin must have, with the flag that asks.
+    of the checkpoint. page_size: 0 for what the platform likes best. features: capabilities that every chosen plugin
+    must have, with the flag that asks.
     """
 
     architectures: tuple[str, ...] = ()
@@ -38,7 +39,7 @@ class Demand:
     dtype: str = "auto"
     kv_dtype: str = "auto"
     stored: str = "float32"
-    page_size: int = 1
+    page_size: int = 0
     head_dim: int = 0
     unneeded: tuple[str, ...] = ()
     moe: bool = False
@@ -61,7 +62,7 @@ def demand_of(config: EngineConfig, hf: dict[str, Any]) -> Demand:
         dtype=DTYPES.get(config.dtype, config.dtype),
         kv_dtype=DTYPES.get(config.kv_cache_dtype, config.kv_cache_dtype),
         stored=_stored(hf),
-        page_size=config.page_size,
+        page_size=config.page_size or 0,
         head_dim=_head_dim(text),
         unneeded=tuple(need for need, key in RULED_OUT.items() if key in text and text[key] is None),
         moe=any(_number(text.get(key)) > 1 for key in EXPERTS),

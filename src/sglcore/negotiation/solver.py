@@ -48,6 +48,7 @@ class Solver:
     def solve(self) -> Decision:
         """The choice with every verdict. Raises Refused (a ConfigError) naming the first unmet constraints."""
         platform: PlatformSpec = self._platform()
+        self.demand = replace(self.demand, page_size=self.demand.page_size or platform.page_size)
         dtype = self.demand.dtype if self.demand.dtype != "auto" else platform.dtype_for(self.demand.stored)
         kv_dtype = self.demand.kv_dtype if self.demand.kv_dtype != "auto" else dtype
         setting = Setting(self.demand, platform.device, dtype, kv_dtype)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from sglcore.batch import Batch
 from sglcore.runner.rows import DeviceRows
 from sglcore.runner.sampler import CANDIDATES, Draw
 
 
-def draws(table: DeviceRows, batch: Batch, positions: np.ndarray) -> list[Draw]:
+def ranks(table: DeviceRows, batch: Batch) -> bool:
+    """Whether some row's draw looks at the order of tokens."""
+    rows = batch.rows
+    ordered = (table.top_k[rows] > 0) | (table.top_p[rows] < 1)
+    return bool((ordered & batch.samples & (table.temperature[rows] > 0)).any())
+
+
+def draws(table: DeviceRows, batch: Batch, positions: np.ndarray, *, only_ranked: bool = False) -> list[Draw]:
     """The rows of `batch` that draw a token, those of one kind together; none where all are greedy.
 
-    positions: int64 [rows], of the token each row samples.
+    positions: int64 [rows], of the token each row samples. only_ranked: leave out those that draw without a look at
+    the order of tokens, which the platform's own sampler has done.
     """
     drawing = np.flatnonzero(batch.samples & (table.temperature[batch.rows] > 0))
     if not len(drawing):
@@ -22,10 +29,10 @@ def draws(table: DeviceRows, batch: Batch, positions: np.ndarray) -> list[Draw]:
     top_k = table.top_k[rows]
     bounded = (top_k > 0) & (top_k <= CANDIDATES)
     ranked = ~bounded & ((top_k > 0) | (table.top_p[rows] < 1))
-    kinds = (bounded, ranked, ~bounded & ~ranked)
+    kinds = [bounded, ranked] if only_ranked else [bounded, ranked, ~bounded & ~ranked]
     return [
-        _draw(table, drawing[kind], rows[kind], positions, len(batch.rows), kind is not kinds[2], kind is bounded)
-        for kind in kinds
+        _draw(table, drawing[kind], rows[kind], positions, len(batch.rows), i < 2, kind is bounded)
+        for i, kind in enumerate(kinds)
         if kind.any()
     ]
 
@@ -33,17 +40,23 @@ def draws(table: DeviceRows, batch: Batch, positions: np.ndarray) -> list[Draw]:
 def _draw(
     table: DeviceRows, index: np.ndarray, rows: np.ndarray, positions: np.ndarray, batch: int, ranked: bool, few: bool
 ) -> Draw:
-    def to(array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(table.device, non_blocking=True)
-
+    where, temperature, seed, position, top_k, top_p, min_p = table.transfers.send(
+        index,
+        table.temperature[rows],
+        table.seed[rows],
+        positions[index],
+        table.top_k[rows],
+        table.top_p[rows],
+        table.min_p[rows],
+    )
     return Draw(
-        rows=None if len(index) == batch else to(index),
-        temperature=to(table.temperature[rows]),
-        seed=to(table.seed[rows]),
-        position=to(positions[index]),
-        top_k=to(table.top_k[rows]),
-        top_p=to(table.top_p[rows]),
-        min_p=to(table.min_p[rows]),
+        rows=None if len(index) == batch else where,
+        temperature=temperature,
+        seed=seed,
+        position=position,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
         ranked=ranked,
         most=int(table.top_k[rows].max()) if few else 0,
         floor=bool((table.min_p[rows] > 0).any()),

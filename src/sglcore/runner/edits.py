@@ -28,7 +28,7 @@ class Edit:
 
     def apply(self, logits: torch.Tensor) -> None:
         """Change `logits` float32 [rows, vocab] in place. What fails for all rows together is tried row by row."""
-        rows = torch.from_numpy(self.index).to(logits.device)
+        rows = torch.from_numpy(self.index).to(logits.device, non_blocking=True)
         before = logits[rows]
         try:
             self.processor.apply(logits, rows, self.states)
@@ -48,7 +48,7 @@ def apply_edits(edits: Sequence[Edit], logits: torch.Tensor, finite: torch.Tenso
     """Let all processors at the logits; `finite` bool [rows] less the rows that were left no token to choose."""
     for edit in edits:
         edit.apply(logits)
-    rows = torch.from_numpy(np.concatenate([edit.index for edit in edits])).to(logits.device)
+    rows = torch.from_numpy(np.concatenate([edit.index for edit in edits])).to(logits.device, non_blocking=True)
     left = torch.ones_like(finite)
     left[rows] = torch.isfinite(logits[rows].amax(-1))
     return finite & left

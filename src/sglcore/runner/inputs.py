@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +16,20 @@ if TYPE_CHECKING:
     from sglcore.contracts.attention import AttentionBackend, KVView
     from sglcore.contracts.models import KVGroup
     from sglcore.runner.rows import DeviceRows
+    from sglcore.runner.transfers import Transfers
+
+
+@dataclass(frozen=True, slots=True)
+class Seats:
+    """Which row computes what, on the device and (`_host`) beside it."""
+
+    row_of: torch.Tensor  # int64 [tokens]
+    positions: torch.Tensor  # int64 [tokens]
+    rows: torch.Tensor  # int64 [rows]
+    counts: torch.Tensor  # int32 [rows]
+    kv_lens: torch.Tensor  # int32 [rows]
+    counts_host: np.ndarray
+    kv_lens_host: np.ndarray
 
 
 @dataclass(slots=True)
@@ -42,8 +56,10 @@ class InputBuilder:
         page_size: int,
         attention: AttentionBackend,
         kv: KVView,
+        transfers: Transfers,
     ) -> None:
         self.rows = rows
+        self.transfers = transfers
         self.groups = groups
         self.page_size = page_size
         self.attention = attention
@@ -57,47 +73,54 @@ class InputBuilder:
         positions = (np.repeat(batch.starts, batch.counts) + offset).astype(np.int64)
         sample_index, spans = self._wanted(batch, ends)
         hidden = [np.arange(ends[i] - batch.counts[i] + first, ends[i]) for i, first in batch.hidden_states.items()]
+        kv_lens = (batch.starts + batch.counts).astype(np.int32)
+        sent = self.transfers.send(
+            row_of,
+            positions,
+            sample_index,
+            batch.rows.astype(np.int64),
+            batch.counts.astype(np.int32),
+            kv_lens,
+            batch.token_ids.astype(np.int64),
+            np.concatenate(hidden).astype(np.int64) if hidden else np.empty(0, np.int64),
+        )
+        seats = Seats(sent[0], sent[1], sent[3], sent[4], sent[5], batch.counts, kv_lens)
         inputs = ForwardInputs(
-            ids=self._ids(batch),
-            positions=self._to(positions),
-            attn=self.attention.plan(
-                tuple(self._attention(g, batch, row_of, positions) for g in range(len(self.groups)))
-            ),
+            ids=self._ids(batch, seats, sent[6]),
+            positions=seats.positions,
+            attn=self.attention.plan(tuple(self._attention(g, seats) for g in range(len(self.groups)))),
             kv=self.kv,
-            sample_index=self._to(sample_index),
-            hidden_index=self._to(np.concatenate(hidden).astype(np.int64)) if hidden else None,
+            sample_index=sent[2],
+            hidden_index=sent[7] if hidden else None,
         )
         counts = {i: len(index) for i, index in zip(batch.hidden_states, hidden, strict=True)}
         return StepTensors(inputs, (batch.starts + batch.counts - 1).astype(np.int64), spans, counts)
 
-    def _ids(self, batch: Batch) -> torch.Tensor:
+    def _ids(self, batch: Batch, seats: Seats, known: torch.Tensor) -> torch.Tensor:
         """Decode rows, which stand first, read the token the device sampled last; the rest is known."""
         decoding = int(batch.from_table.sum())
-        parts: list[torch.Tensor] = []
-        if decoding:
-            parts.append(self.rows.last[self._to(batch.rows[:decoding].astype(np.int64))])
-        if len(batch.token_ids):
-            parts.append(self._to(batch.token_ids.astype(np.int64)))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        if not decoding:
+            return known
+        sampled = self.rows.last[seats.rows[:decoding]]
+        return torch.cat((sampled, known)) if len(batch.token_ids) else sampled
 
-    def _attention(self, group: int, batch: Batch, row_of: np.ndarray, positions: np.ndarray) -> AttentionBatch:
-        kv_lens = (batch.starts + batch.counts).astype(np.int32)
-        max_kv = int(kv_lens.max())
+    def _attention(self, group: int, seats: Seats) -> AttentionBatch:
+        max_kv = int(seats.kv_lens_host.max())
         table = self.rows.pages[group]
         pages = -(-max_kv // self.page_size)
-        row_index, position = self._to(row_of), self._to(positions)
-        page = table[row_index, torch.div(position, self.page_size, rounding_mode="floor")].to(torch.int64)
+        position = seats.positions
+        page = table[seats.row_of, torch.div(position, self.page_size, rounding_mode="floor")].to(torch.int64)
         return AttentionBatch(
-            q_lens=self._to(batch.counts.astype(np.int32)),
-            kv_lens=self._to(kv_lens),
-            page_table=table[self._to(batch.rows.astype(np.int64)), :pages],
+            q_lens=seats.counts,
+            kv_lens=seats.kv_lens,
+            page_table=table[seats.rows, :pages],
             slots=page * self.page_size + position % self.page_size,
-            max_q_len=int(batch.counts.max()),
+            max_q_len=int(seats.counts_host.max()),
             max_kv_len=max_kv,
             page_size=self.page_size,
             group=self.groups[group],
-            q_lens_host=batch.counts,
-            kv_lens_host=kv_lens,
+            q_lens_host=seats.counts_host,
+            kv_lens_host=seats.kv_lens_host,
         )
 
     def _wanted(self, batch: Batch, ends: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, np.ndarray]]]:
@@ -109,6 +132,3 @@ class InputBuilder:
             spans.append((i, first, tokens))
             first += len(tokens)
         return np.concatenate(index), spans
-
-    def _to(self, array: np.ndarray) -> Any:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.rows.device, non_blocking=True)

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
-from sglcore.batch import Batch, StepResult
+from sglcore.batch import Batch
 from sglcore.errors import OutOfMemory
-from sglcore.request import HiddenStates
-from sglcore.runner.draws import draws
+from sglcore.runner.draws import draws, ranks
 from sglcore.runner.edits import Edit, apply_edits
+from sglcore.runner.graphs import DecodeGraphs
 from sglcore.runner.inputs import InputBuilder, StepTensors
-from sglcore.runner.logprobs import token_logprobs
+from sglcore.runner.landing import Landing, Results, wanted_logprobs
 from sglcore.runner.rows import DeviceRows
 from sglcore.runner.sampler import sample
 from sglcore.runner.shaping import Shaping
+from sglcore.runner.transfers import transfers
 
 if TYPE_CHECKING:
     from sglcore.contracts.attention import AttentionBackend, KVView
-    from sglcore.contracts.execution import Collectives, Launcher, Pending, PendingStep
+    from sglcore.contracts.execution import Collectives, DeviceLauncher, Launcher, Pending, PendingStep
     from sglcore.contracts.models import KVGroup, Model
     from sglcore.contracts.ops import Ops
+
+# What a forward pass leaves for the sampler: the logits, and what a captured step has drawn already.
+Forward = tuple[Batch, StepTensors | None, torch.Tensor | None, tuple[torch.Tensor, torch.Tensor] | None]
 
 
 class ModelRunner:
@@ -44,14 +48,23 @@ class ModelRunner:
         device: torch.device,
         group: Collectives | None = None,
         eos_ids: tuple[int, ...] = (),
+        spare: int = 0,
+        graph_sizes: Sequence[int] = (),
     ) -> None:
+        """spare: the page that padding is written to. graph_sizes: numbers of rows whose decoding may be captured."""
         self.model = model
         self.launcher = launcher
         self.argmax = ops.argmax
+        self.draw = getattr(ops, "draw", None)
         self.group = group
-        self.rows = DeviceRows(rows, pages_per_row, groups, device)
+        self.transfers = transfers(launcher, device)
+        self.rows = DeviceRows(rows, pages_per_row, groups, device, self.transfers, spare)
         self.shaping = Shaping(rows, model.vocab_size, eos_ids, device)
-        self.builder = InputBuilder(self.rows, groups, page_size, attention, kv)
+        self.builder = InputBuilder(self.rows, groups, page_size, attention, kv, self.transfers)
+        self.graphs: DecodeGraphs | None = None
+        if graph_sizes and self.draw is not None:
+            own = cast("DeviceLauncher", launcher)
+            self.graphs = DecodeGraphs(model, self.builder, own, self.draw, graph_sizes, model.vocab_size)
         self._forward_pending: Pending | None = None
 
     def forward(self, batch: Batch) -> None:
@@ -61,11 +74,25 @@ class ModelRunner:
     def sample(self, batch: Batch, masks: Any = None) -> PendingStep:
         """Queue the sampler behind the forward pass just queued. `masks`: the step's Edits, or None."""
         forward = self._forward_pending
-        return self.launcher.launch(lambda: self._guarded(forward, masks or ()))
+        return Landing(self.launcher.launch(lambda: self._guarded(forward, masks or ())))
 
     def follow(self, batch: Batch) -> None:
         """A rank above 0 does one step: forward, then take the tokens that rank 0 sampled. Waits for it."""
         self.launcher.launch(lambda: self._follow(batch)).wait()
+
+    def capture_first(self) -> None:
+        """Capture as many sizes as any step needs: the others only save it some padding."""
+        if self.graphs is not None:
+            for _ in range(1 + self.graphs.sizes[-1].bit_length()):
+                self.capture_next()
+
+    def capture_next(self) -> bool:
+        """Capture one more size of step, between steps; False if there is none."""
+        if self.graphs is None or not self.graphs.missing:
+            return False
+        graphs, size = self.graphs, self.graphs.missing[0]
+        self.launcher.launch(lambda: graphs.capture(size)).wait()
+        return True
 
     def close(self) -> None:
         """Let the device finish and free it."""
@@ -73,7 +100,7 @@ class ModelRunner:
         if self.group is not None:
             self.group.close()
 
-    def _guarded(self, forward: Any, edits: Sequence[Edit]) -> StepResult:
+    def _guarded(self, forward: Any, edits: Sequence[Edit]) -> Any:
         """`_sample`; a failed allocation is told as such where the step can be tried again: not among several ranks."""
         try:
             return self._sample(forward, edits)
@@ -83,84 +110,69 @@ class ModelRunner:
             raise
 
     @torch.inference_mode()
-    def _forward(self, batch: Batch) -> tuple[Batch, StepTensors | None, torch.Tensor | None]:
-        self.rows.apply(batch)
+    def _forward(self, batch: Batch) -> Forward:
         if self.group is None or self.group.rank == 0:  # the others are sent the tokens
             self.shaping.seats(batch)
+        size = 0 if self.graphs is None or batch.idle else self.graphs.size_for(batch)
+        if size and self.graphs is not None:
+            done, count = self.graphs.run(batch, size), len(batch.rows)
+            return batch, None, self.graphs.logits[:count], (done.tokens[:count], done.finite[:count])
+        self.rows.apply(batch)
         if batch.idle:
-            return batch, None, None
+            return batch, None, None, None
         tensors = self.builder.build(batch)
-        return batch, tensors, self.model.forward(tensors.inputs)
+        return batch, tensors, self.model.forward(tensors.inputs), None
 
     @torch.inference_mode()
-    def _sample(self, forward: Any, edits: Sequence[Edit]) -> StepResult:
-        batch, tensors, logits = forward.wait()
-        count = len(batch.rows)
-        if tensors is None or logits is None:
-            return StepResult(np.empty((0, 1), np.int32), np.empty(0, np.int32), np.empty(0, bool))
-        last = logits[:count]
-        finite = torch.isfinite(last.sum(-1))
+    def _sample(self, forward: Any, edits: Sequence[Edit]) -> Any:
+        """(Results, what fetches them) of the step, whose tokens are left for the next; None for an idle one."""
+        batch, tensors, logits, drawn = forward.wait()
+        if logits is None:
+            return None
+        last = logits[: len(batch.rows)]
+        if drawn is None or edits or self.shaping.shapes(batch) or ranks(self.rows, batch):
+            drawn = self._drawn(batch, last, edits)
+        results = Results(batch, *drawn)
+        wanted_logprobs(results, self.rows, tensors, logits, self.transfers)
+        if tensors is not None and tensors.hidden_counts:
+            results.hidden_states = tensors.inputs.extra["hidden_states"]
+            results.hidden_counts = tensors.hidden_counts
+        return results, self.transfers.fetch(results.tensors())
+
+    def _drawn(self, batch: Batch, last: torch.Tensor, edits: Sequence[Edit]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens and finiteness by row; the tokens are left where the next step's inputs find them."""
+        (rows,) = self.transfers.send(batch.rows.astype(np.int64))
+        positions = (batch.starts + batch.counts).astype(np.int64)
+        shaped = bool(edits) or self.shaping.shapes(batch)
+        finite = torch.isfinite(last.sum(-1)) if shaped or self.draw is None else None
         self.shaping.apply(last, batch)
-        if edits:
+        if edits and finite is not None:
             finite = apply_edits(edits, last, finite)
         self.shaping.forbid_end(last, batch)
-        tokens = sample(last, draws(self.rows, batch, tensors.positions_last + 1), self.argmax)
+        if self.draw is None:
+            tokens = sample(last, draws(self.rows, batch, positions), self.argmax)
+        else:
+            table = self.rows
+            (position,) = self.transfers.send(positions)
+            tokens, whole = self.draw(last, table.heat[rows], table.seeds[rows], position, table.floor[rows])
+            finite = whole if finite is None else finite
+            ordered = draws(self.rows, batch, positions, only_ranked=True)
+            tokens = sample(last, ordered, self.argmax, tokens)
         if self.group is not None:
             self.group.broadcast(tokens)
-        self._remember(batch, tokens)
+        # rows that did not sample are overwritten before they decode
+        self.rows.last[rows] = tokens
         self.shaping.sampled(batch, tokens)
-        result = StepResult(
-            tokens=tokens.to(torch.int32).cpu().numpy()[:, None],
-            num_tokens=(batch.samples & finite.cpu().numpy()).astype(np.int32),
-            finite=finite.cpu().numpy(),
-        )
-        self._add_logprobs(result, batch, tensors, logits, tokens)
-        self._add_hidden_states(result, tensors)
-        return result
+        assert finite is not None
+        return tokens, finite
 
     @torch.inference_mode()
     def _follow(self, batch: Batch) -> None:
         assert self.group is not None
         if self._forward(batch)[1] is not None:
             tokens = torch.empty(len(batch.rows), dtype=torch.int64, device=self.rows.device)
-            self._remember(batch, self.group.broadcast(tokens))
-
-    def _remember(self, batch: Batch, tokens: torch.Tensor) -> None:
-        """Where the next step's inputs find them; rows that did not sample are overwritten before they decode."""
-        rows = torch.from_numpy(batch.rows.astype(np.int64)).to(self.rows.device)
-        self.rows.last[rows] = tokens
-
-    def _add_logprobs(
-        self, result: StepResult, batch: Batch, tensors: StepTensors, logits: torch.Tensor, tokens: torch.Tensor
-    ) -> None:
-        """Output logprobs of rows that asked, and input logprobs of the spans in this step."""
-        table = self.rows
-        wanted = table.logprobs[batch.rows]
-        index = np.flatnonzero(batch.samples & (wanted >= 0))
-        if len(index):
-            rows = batch.rows[index]
-            heat = np.where(table.temperature[rows] > 0, table.temperature[rows], 1).astype(np.float32)
-            where = torch.from_numpy(index).to(logits.device)
-            scores = logits[where] / torch.from_numpy(heat).to(logits.device)[:, None]
-            ids = [table.logprob_ids.get(row, ()) for row in rows.tolist()]
-            found = token_logprobs(scores, tokens[where], wanted[index].tolist(), ids)
-            result.logprobs = dict(zip(index.tolist(), found, strict=True))
-        for i, first, targets in tensors.logprob_spans:
-            count, row = len(targets), int(batch.rows[i])
-            target = torch.from_numpy(targets.astype(np.int64)).to(logits.device)
-            ids = [table.logprob_ids.get(row, ())] * count
-            top = [int(table.logprobs[row])] * count
-            result.input_logprobs[i] = token_logprobs(logits[first : first + count], target, top, ids)
-
-    def _add_hidden_states(self, result: StepResult, tensors: StepTensors) -> None:
-        if not tensors.hidden_counts:
-            return
-        states = tensors.inputs.extra["hidden_states"].to("cpu", torch.float32).numpy()
-        first = 0
-        for i, count in tensors.hidden_counts.items():
-            part = states[first : first + count]
-            result.hidden_states[i] = HiddenStates(part.shape[1], part.astype("<f4").tobytes())
-            first += count
+            (rows,) = self.transfers.send(batch.rows.astype(np.int64))
+            self.rows.last[rows] = self.group.broadcast(tokens)
 
 
 def _allocation(error: Exception) -> bool:

@@ -48,14 +48,14 @@ class Draw:
         return replace(self, rows=None, **{name: getattr(self, name)[index] for name in names})
 
 
-def sample(logits: torch.Tensor, draws: list[Draw], argmax: Argmax) -> torch.Tensor:
-    """logits float32 [rows, vocab] -> token ids int64 [rows]; rows that no draw names are greedy.
+def sample(logits: torch.Tensor, draws: list[Draw], argmax: Argmax, others: torch.Tensor | None = None) -> torch.Tensor:
+    """logits float32 [rows, vocab] -> token ids int64 [rows]; rows that no draw names are greedy, or as in `others`.
 
-    Does not change `logits`. `argmax` is the platform's.
+    Does not change `logits`; `others` may be overwritten. `argmax` is the platform's.
     """
     if len(draws) == 1 and draws[0].rows is None:
         return _draw(logits / draws[0].temperature[:, None], draws[0], argmax)
-    best = argmax(logits)
+    best = argmax(logits) if others is None else others
     for draw in draws:
         best[draw.rows] = _draw(logits[draw.rows] / draw.temperature[:, None], draw, argmax)
     return best

@@ -53,7 +53,7 @@ class Penalties:
         sampling, row = entry.sampling, entry.row
         slot = self.slots.take(row)
         self.counts, self.prompt = _grown(self.counts, self.slots.size), _grown(self.prompt, self.slots.size)
-        tokens = torch.from_numpy(entry.tokens.astype(np.int64)).to(self.counts.device)
+        tokens = _to(entry.tokens.astype(np.int64), self.counts.device)
         vocab = self.counts.shape[1]
         self.counts[slot] = torch.bincount(tokens[entry.prompt :], minlength=vocab).to(torch.int32)
         self.prompt[slot] = False
@@ -63,24 +63,24 @@ class Penalties:
 
     def count(self, rows: np.ndarray, tokens: torch.Tensor) -> None:
         """`tokens` int64 [n] on the device were sampled by `rows`, each of which has a slot."""
-        slots = torch.from_numpy(self.slots.of[rows]).to(tokens.device)
+        slots = _to(self.slots.of[rows], tokens.device)
         self.counts.index_put_((slots, tokens), torch.ones_like(tokens, dtype=torch.int32), accumulate=True)
 
     def apply(self, logits: torch.Tensor, index: np.ndarray, rows: np.ndarray) -> None:
         """Change the logits at `index` (in the batch), those of `rows`."""
         device = logits.device
-        where, slots = torch.from_numpy(index).to(device), torch.from_numpy(self.slots.of[rows]).to(device)
+        where, slots = _to(index, device), _to(self.slots.of[rows], device)
         counts, part = self.counts[slots], logits[where]
         used = counts > 0
         repetition = self._repetition[rows]
         if (repetition != 1).any():
-            scale = torch.from_numpy(repetition).to(device)[:, None]
+            scale = _to(repetition, device)[:, None]
             scaled = torch.where(part > 0, part / scale, part * scale)
             part = torch.where(used | self.prompt[slots], scaled, part)
         frequency, presence = self._frequency[rows], self._presence[rows]
         if frequency.any() or presence.any():
-            part -= counts * torch.from_numpy(frequency).to(device)[:, None]
-            part -= used * torch.from_numpy(presence).to(device)[:, None]
+            part -= counts * _to(frequency, device)[:, None]
+            part -= used * _to(presence, device)[:, None]
         logits[where] = part
 
 
@@ -102,8 +102,8 @@ class Biases:
 
     def apply(self, logits: torch.Tensor, index: np.ndarray, rows: np.ndarray) -> None:
         """Change the logits at `index` (in the batch), those of `rows`."""
-        slots = torch.from_numpy(self.slots.of[rows]).to(logits.device)
-        logits[torch.from_numpy(index).to(logits.device)] += self.values[slots]
+        slots = _to(self.slots.of[rows], logits.device)
+        logits[_to(index, logits.device)] += self.values[slots]
 
 
 class LeastLength:
@@ -127,8 +127,8 @@ class LeastLength:
     def apply(self, logits: torch.Tensor, index: np.ndarray, rows: np.ndarray) -> None:
         """Forbid the end in the logits at `index` (in the batch), those of `rows`."""
         stops = [self._stops[row] for row in rows.tolist()]
-        where = torch.from_numpy(np.repeat(index, [len(s) for s in stops])).to(logits.device)
-        logits[where, torch.from_numpy(np.concatenate(stops)).to(logits.device)] = float("-inf")
+        where = torch.from_numpy(np.repeat(index, [len(s) for s in stops])).to(logits.device, non_blocking=True)
+        logits[where, _to(np.concatenate(stops), logits.device)] = float("-inf")
 
 
 class Shaping:
@@ -153,6 +153,10 @@ class Shaping:
             if sampling.penalized or sampling.logit_bias or sampling.min_new_tokens:
                 self._enter(entry)
 
+    def shapes(self, batch: Batch) -> bool:
+        """Whether some row of the batch that samples is one of its."""
+        return bool(self._using.any() and (self._using[batch.rows] & batch.samples).any())
+
     def apply(self, logits: torch.Tensor, batch: Batch) -> None:
         """Penalties and biases of the rows that sample; `logits` [rows, vocab], in place."""
         if not self._using.any():
@@ -176,7 +180,7 @@ class Shaping:
         if self.penalties is not None and self._using.any():
             index = np.flatnonzero((self.penalties.slots.of[batch.rows] >= 0) & batch.samples)
             if len(index):
-                self.penalties.count(batch.rows[index], tokens[torch.from_numpy(index).to(tokens.device)])
+                self.penalties.count(batch.rows[index], tokens[_to(index, tokens.device)])
 
     def _enter(self, entry: RowEntry) -> None:
         sampling = entry.sampling
@@ -196,6 +200,11 @@ class Shaping:
             if part is not None:
                 part.slots.give(row)
         self.least.leave(row)
+
+
+def _to(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """On the device, without waiting for it."""
+    return torch.from_numpy(array).to(device, non_blocking=True)
 
 
 def _grown(table: torch.Tensor, size: int) -> torch.Tensor:

@@ -189,6 +189,31 @@ def rope(make: Maker) -> Iterator[Call]:
             yield make.call("rope", rows, given, run, right, by_row=("q", "k", "cos", "sin"))
 
 
+def draw(make: Maker) -> Iterator[Call]:
+    """Greedy rows, hot ones and such with min_p, side by side; seeds of 64 bits; whether a row is finite."""
+
+    def told(results: Results) -> Results:
+        return results[0][:, None], results[1].to(torch.int64)[:, None]
+
+    names = ("logits", "temperature", "seed", "position", "min_p")
+    run = lambda table, g: told(table.draw(*(g[n] for n in names)))  # noqa: E731
+    right = lambda g: told(reference.draw(*(g[n] for n in names)))  # noqa: E731
+    for rows in ROWS:
+        for vocab in (101, 3000):
+            logits, kind = make.normal(rows, vocab, spread=3.0, wide=True), torch.arange(rows) % 4
+            logits[0, vocab // 2] = float("inf")
+            given = {
+                "logits": logits,
+                "temperature": torch.tensor([0.0, 0.7, 1.0, 1.5])[kind].to(make.device),
+                "seed": make.whole(1 << 62, rows) - (1 << 61),
+                "position": make.whole(100_000, rows),
+                "min_p": torch.tensor([0.0, 0.0, 0.3, 0.05])[kind].to(make.device),
+            }
+            more: dict[str, Any] = {"by_row": names, "exact": True, "result_dtype": torch.int64}
+            yield make.call("draw", rows, given, run, right, **more)
+
+
+OPTIONAL = ("draw",)  # of FusedOps: checked where a table has it
 CASES: dict[str, Callable[[Maker], Iterator[Call]]] = {
     "linear": linear,
     "embedding": embedding,
@@ -197,4 +222,5 @@ CASES: dict[str, Callable[[Maker], Iterator[Call]]] = {
     "silu_mul": silu_mul,
     "argmax": argmax,
     "rope": rope,
+    "draw": draw,
 }

@@ -14,7 +14,7 @@ import torch
 from sglcore.contracts.platforms import Platform, PlatformSpec
 from sglcore.errors import SglcoreError
 from sglcore.testing import platform_probe
-from sglcore.testing.op_cases import CASES
+from sglcore.testing.op_cases import CASES, OPTIONAL
 from sglcore.testing.ops import OpChecks
 from sglcore.testing.processes import run_python
 from sglcore.testing.specs import SpecConformance
@@ -54,8 +54,9 @@ class PlatformConformance(OpChecks, SpecConformance):
         return str(self.make().device)
 
     def provided(self) -> tuple[str, ...]:
-        """Every op: a platform has them all."""
-        return tuple(CASES)
+        """Every op of `Ops`, which a platform has all of, and those of `FusedOps` that its table has."""
+        table = self.table()
+        return tuple(name for name in CASES if name not in OPTIONAL or hasattr(table, name))
 
     def op_dtypes(self) -> tuple[str, ...]:
         """See `dtypes`."""

@@ -25,22 +25,21 @@ class LlamaLayer:
         self.prefix = f"model.layers.{index}."
         self.input_norm = RMSNorm(ctx, hidden, shape.eps)
         self.qkv = qkv_linear(ctx, hidden, heads, kv_heads, dim, bias=shape.attention_bias)
-        self.rope = ctx.ops.rope
         self.attention = Attention(ctx, index, scale=dim**-0.5, window=shape.window)
         self.out = RowParallelLinear(ctx, heads * dim, hidden, "o_proj", bias=shape.attention_bias)
         self.post_norm = RMSNorm(ctx, hidden, shape.eps)
         self.mlp = GatedMLP(ctx, hidden, shape.intermediate, bias=shape.mlp_bias)
         self.head_dim = dim
-        self.split = [size // dim for size in self.qkv.sizes]  # query, key and value heads of this rank
+        self.heads, self.kv_heads, _ = (size // dim for size in self.qkv.sizes)  # of this rank
 
     def __call__(
         self, x: torch.Tensor, residual: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], inputs: ForwardInputs
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """x normed, residual, both [tokens, hidden] -> what to add to the residual, and the residual."""
         tokens = x.shape[0]
-        q, k, v = self.qkv(x).view(tokens, -1, self.head_dim).split(self.split, 1)  # [tokens, heads, dim] each
-        q, k = self.rope(q, k, *rotary)
-        x = self.out(self.attention(q, k, v, inputs).view(tokens, -1))
+        qkv = self.qkv(x).view(tokens, -1, self.head_dim)  # [tokens, heads + 2 kv_heads, dim]
+        x = self.attention.rotary(qkv, rotary, inputs, self.heads, self.kv_heads)
+        x = self.out(x.view(tokens, -1))
         x, residual = self.post_norm.add(x, residual)
         return self.mlp(x), residual
 
@@ -72,7 +71,7 @@ class LlamaForCausalLM:
     def kv_groups(self) -> tuple[KVGroup, ...]:
         """One group: every layer keeps all positions, also under a sliding window."""
         layer = self.layers[0]
-        return (KVGroup(layers=tuple(range(len(self.layers))), kv_heads=layer.split[1], head_dim=self.shape.head_dim),)
+        return (KVGroup(layers=tuple(range(len(self.layers))), kv_heads=layer.kv_heads, head_dim=self.shape.head_dim),)
 
     def load(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Consume the checkpoint once. Raises ConfigError naming missing or unknown tensors."""
@@ -98,7 +97,7 @@ class LlamaForCausalLM:
             inputs.extra["hidden_states"] = states
         if inputs.sample_index is not None:
             x, residual = x.index_select(0, inputs.sample_index), residual.index_select(0, inputs.sample_index)
-        return self.head(self.norm.add(x, residual)[0])
+        return self.head(self.norm.add(x, residual)[0], out=inputs.logits)
 
     def slots(self) -> dict[str, Slot]:
         """The checkpoint's tensors and where they go."""

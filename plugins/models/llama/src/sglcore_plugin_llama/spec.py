@@ -10,6 +10,7 @@ LLAMA = ModelSpec(
     summary="Llama 2 and 3.x, SmolLM and other models of that shape",
     tensor_parallel=True,
     quantization=True,
+    graph_safe=True,
     hidden_states=True,
 )
 MISTRAL = ModelSpec(
@@ -19,5 +20,6 @@ MISTRAL = ModelSpec(
     needs=("sliding_window",),
     tensor_parallel=True,
     quantization=True,
+    graph_safe=True,
     hidden_states=True,
 )

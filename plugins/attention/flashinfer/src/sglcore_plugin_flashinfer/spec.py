@@ -1,0 +1,18 @@
+"""The entry point of the plugin; imports no torch."""
+
+from sglcore.contracts.attention import AttentionSpec
+
+ATTENTION = AttentionSpec(
+    name="flashinfer",
+    factory="sglcore_plugin_flashinfer.attention:FlashInferAttention",
+    summary="FlashInfer: paged prefill (FlashAttention 2 and 3) and decode for NVIDIA GPUs",
+    probe="sglcore_plugin_flashinfer.probe:problem",
+    platforms=("cuda",),
+    dtypes=("bfloat16", "float16"),
+    head_dims=(64, 128, 256),
+    sliding_window=True,
+    soft_cap=True,
+    graph_safe=True,
+    rope_write=True,
+    priority=20,
+)

@@ -1,0 +1,114 @@
+"""FlashInfer's wrappers with what each needs around it: pinned numbers, and the event after which they may change.
+
+`plan` of a wrapper fills a pinned buffer of its own and queues a copy of it. The next plan of the same wrapper would
+write into that buffer while the copy may still wait in the stream: each plan first waits for the event that the one
+before left behind it. With two steps in flight that event has long passed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from sglcore_plugin_flashinfer import device as devices
+from sglcore_plugin_flashinfer.numbers import Numbers, Variant
+
+DECODE_INTS = 1 << 20  # bytes of plan of a decode wrapper; 512 rows take 20 KB
+CUDA_CORE_GROUPS = (1, 2, 3)  # query heads a key/value head for which the kernel without tensor cores is taken
+
+
+class DecodeRun:
+    """Decode of a fixed number of rows, fit for capture: the grid and all addresses stay as they are."""
+
+    def __init__(
+        self, flashinfer: Any, variant: Variant, rows: int, indices: torch.Tensor, workspace: torch.Tensor
+    ) -> None:
+        self.variant = variant
+        self.rows = rows
+        self.captured = False
+        self._indices = indices
+        self._host = devices.staging(2 * rows + 1, workspace.device)
+        self._numbers = self._host.numpy()
+        self._device = torch.zeros(2 * rows + 1, dtype=torch.int32, device=workspace.device)
+        self._event = devices.event(workspace.device)
+        self.wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(
+            workspace,
+            "NHD",
+            use_cuda_graph=True,
+            use_tensor_cores=tensor_cores(variant),
+            paged_kv_indptr_buffer=self._device[: rows + 1],
+            paged_kv_indices_buffer=indices,
+            paged_kv_last_page_len_buffer=self._device[rows + 1 :],
+        )
+        ints = torch.empty(DECODE_INTS, dtype=torch.uint8, device=workspace.device)
+        self.wrapper.reset_workspace_buffer(workspace, ints)
+        # The plan for wrappers in graph mode that leaves out what cannot change: it needs one full plan before.
+        self._fast = getattr(flashinfer, "fast_decode_plan", None)
+        self._planned = False
+
+    def plan(self, numbers: Numbers) -> None:
+        """Make the next runs, also replayed ones, those of these rows."""
+        v, rows = self.variant, self.rows
+        self._event.synchronize()
+        self._numbers[: rows + 1] = numbers.indptr
+        self._numbers[rows + 1 :] = numbers.last
+        given = (self._host[: rows + 1], self._indices, self._host[rows + 1 :])
+        shape = (v.heads, v.kv_heads, v.head_dim, v.page_size)
+        self._device.copy_(self._host, non_blocking=True)
+        if self._planned and self._fast is not None:
+            self._fast(self.wrapper, *given, *shape, **v.options)
+        else:
+            self.wrapper.plan(*given, *shape, **v.options)
+            self._planned = True
+        self._event.record()
+
+    def settle(self) -> None:
+        """Wait until the copies of the last plan are through, before this goes."""
+        self._event.synchronize()
+
+
+class PrefillRun:
+    """Steps with prompts in them, of any number of rows and tokens; not for capture."""
+
+    def __init__(self, flashinfer: Any, variant: Variant, backend: str, split: bool, workspace: torch.Tensor) -> None:
+        self.variant = variant
+        self.wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(workspace, "NHD", backend=backend)
+        self._whole = {} if split else {"disable_split_kv": True}
+        self._place = workspace.device
+        self._host = devices.staging(0, workspace.device)
+        self._event = devices.event(workspace.device)
+
+    def plan(self, numbers: Numbers, indices: torch.Tensor) -> None:
+        """Make the next runs those of these rows, whose pages stand in `indices`."""
+        v = self.variant
+        self._event.synchronize()
+        q_indptr, indptr, last, kv_lens = self._staged(
+            (numbers.q_indptr, numbers.indptr, numbers.last, numbers.kv_lens)
+        )
+        self.wrapper.plan(
+            *(q_indptr, indptr, indices[: numbers.pages], last),
+            *(v.heads, v.kv_heads, v.head_dim, v.page_size),
+            causal=True,
+            seq_lens=kv_lens,
+            max_token_per_sequence=numbers.longest,
+            **v.options,
+            **self._whole,
+        )
+        self._event.record()
+
+    def _staged(self, arrays: tuple[np.ndarray, ...]) -> list[torch.Tensor]:
+        """The arrays in pinned memory, which grows when it must."""
+        size = sum(map(len, arrays))
+        if self._host.numel() < size:
+            self._host = devices.staging(2 * size, self._place)
+        parts = list(self._host[:size].split([len(array) for array in arrays]))
+        for part, array in zip(parts, arrays, strict=True):
+            part.numpy()[:] = array
+        return parts
+
+
+def tensor_cores(variant: Variant) -> bool:
+    """Whether a decode step multiplies on tensor cores: where query heads that share keys fill enough of a tile."""
+    return variant.group not in CUDA_CORE_GROUPS

@@ -1,0 +1,93 @@
+"""Which tile serves which shape, and into how many parts a step's keys are split: the numbers to tune on a card.
+
+`stages` counts what the compiler pipelines: page numbers, then keys and values by them, so that two stages are one tile
+of keys in flight: 3 for one, 5 for two.
+
+Everything here is a function of numbers that the host knows. `benchmarks/gpu/attention.py` tries the neighbours of each
+choice and prints what it finds.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+SMS = 132  # multiprocessors of the card that the numbers are for
+RESIDENT = 3  # decode programs that one multiprocessor holds at a time
+LONG = 8192  # keys from which a row is worth another part even where the card is full
+CROWD = 1024  # programs that a decode launch may have beside those that its rows need; bounds the workspace too
+MAX_SPLITS = 128
+
+
+class DecodeTile(NamedTuple):
+    """block_h: heads of a group side by side (at least 16, what a matrix instruction takes); block_n: keys at a time.
+
+    fused: the program that ends last merges a row's parts, instead of a second kernel.
+    """
+
+    block_h: int
+    block_n: int
+    warps: int
+    stages: int
+    fused: bool = True
+
+
+class PrefillTile(NamedTuple):
+    """block_m: queries times heads of a group; block_n: keys at a time."""
+
+    block_m: int
+    block_n: int
+    warps: int
+    stages: int
+
+
+def padded(size: int) -> int:
+    """The power of two that holds `size`, at least 16: what a tile's side may be."""
+    return max(16, 1 << (size - 1).bit_length())
+
+
+def decode_tile(group: int, head_dim: int, itemsize: int) -> DecodeTile:
+    """For `group` query heads a key head, of `head_dim` values; itemsize: bytes of a value in the compute type."""
+    block_h = min(64, padded(group))
+    row_bytes = padded(head_dim) * itemsize
+    if row_bytes > 512:
+        return DecodeTile(block_h, 32, 4, 3)
+    return DecodeTile(block_h, 32 if row_bytes > 256 else 64, 4, 5)
+
+
+def decode_splits(programs: int, max_kv_len: int, block_n: int) -> tuple[int, int]:
+    """(parts that every row is cut into, most parts that a row may have) of a launch with `programs` rows x key heads.
+
+    The first fills the card; the second lets a long row be cut further, by its length, on the device.
+    """
+    tiles = -(-max_kv_len // block_n)
+    fill = max(1, min(RESIDENT * SMS // programs, tiles, MAX_SPLITS))
+    most = max(fill, min(-(-max_kv_len // LONG), CROWD // programs, MAX_SPLITS))
+    return fill, most
+
+
+def prefill_heads(group: int, tokens: int) -> int:
+    """Heads of a group that share a tile, a power of two; `tokens`: the longest row's new ones.
+
+    Long rows take as many as divide the group, so that no place is wasted; short ones the whole group, which spares
+    reading its keys again.
+    """
+    even = group & -group
+    whole = 1 << (group - 1).bit_length()
+    return min(whole, 32) if tokens * even < 64 else min(even, 16)
+
+
+def prefill_tile(places: int, head_dim: int, itemsize: int) -> PrefillTile:
+    """places: the longest row's new tokens times the heads that share a tile."""
+    dim = padded(head_dim)
+    if itemsize > 2:
+        return PrefillTile(32 if dim > 128 or places <= 32 else 64, 32, 4, 2)
+    if places <= 16:
+        return PrefillTile(16, 64 if dim <= 128 else 32, 4, 5)
+    if places <= 64:
+        return PrefillTile(64, 64 if dim <= 128 else 32, 4, 3)
+    return PrefillTile(128, 128 if dim <= 128 else 64, 8, 3)
+
+
+def write_heads(tokens: int) -> int:
+    """Heads that one program of the writing kernels takes: few for few tokens, so that all of the card works."""
+    return 4 if tokens <= 64 else 16

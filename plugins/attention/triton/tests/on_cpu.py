@@ -1,0 +1,142 @@
+"""The conformance kit on the CPU, under Triton's interpreter; run by test_interpreted.py in a process of its own.
+
+Float32 alone (the interpreter is weak in bfloat16), few sizes: it is slow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+import pytest
+import torch
+from sglcore_plugin_triton_attention import launch, tables
+from sglcore_plugin_triton_attention.backend import TritonAttention
+from sglcore_plugin_triton_attention.spec import ATTENTION
+from triton.runtime import interpreter
+
+from sglcore.contracts.models import KVGroup
+from sglcore.layers import reference
+from sglcore.testing import AttentionConformance
+from sglcore.testing.harness import PagedPool
+
+_patch = interpreter._patch_lang_tensor
+
+
+def _patch_and_count(tensor, scope):
+    """Numpy no longer makes a number of an array of one, which is what the interpreter takes for a loop's bounds."""
+    _patch(tensor, scope)
+    scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+
+interpreter._patch_lang_tensor = _patch_and_count
+
+ON_CPU = replace(ATTENTION, probe="", platforms=("cpu",), dtypes=("float32",), head_dims=(32, 80), page_sizes=(16, 5))
+
+
+class TestInterpreted(AttentionConformance):
+    spec = replace(ON_CPU, kv_dtypes=())
+    device = "cpu"
+    heads: ClassVar = ((4, 2), (9, 3), (8, 1))
+
+
+class TestSplits(AttentionConformance):
+    """Every row cut into as many parts as it has tiles, and merged by a second kernel."""
+
+    spec = replace(ON_CPU, head_dims=(32,), page_sizes=(16,), kv_dtypes=())
+    device = "cpu"
+    heads: ClassVar = ((6, 2),)
+
+    @pytest.fixture(autouse=True)
+    def _second_kernel(self, monkeypatch):
+        chosen = tables.decode_tile
+        monkeypatch.setattr(launch.tables, "decode_tile", lambda *shape: chosen(*shape)._replace(fused=False))
+
+    test_ragged_batches = test_every_dtype = test_every_head_size = test_long_prompt_in_chunks = None
+    test_unused_pages_are_never_read = test_consecutive_pages = None
+
+
+class TorchWrites(TritonAttention):
+    """Keys and values stored by torch: the interpreter rounds to eight bits wrongly where a mantissa carries."""
+
+    def write_kv(self, layer, k, v, kv, meta):
+        for pool, new in zip(kv.layer(layer), (k, v), strict=True):
+            pool.flatten(0, 1)[meta[layer].batch.slots] = new.to(pool.dtype)
+
+
+class TestCacheOfEightBits(AttentionConformance):
+    """What is read of a pool in eight bits; that it is written right shows on a card."""
+
+    spec = ON_CPU
+    device = "cpu"
+
+    def make(self):
+        return TorchWrites()
+
+    test_ragged_batches = test_every_dtype = test_every_head_size = test_long_prompt_in_chunks = test_sinks = None
+    test_unused_pages_are_never_read = test_consecutive_pages = test_decoding = test_sliding_window = None
+    test_soft_cap = test_a_poisoned_row_harms_no_other = None
+
+
+@pytest.mark.parametrize("half, norm, page_size", [(16, True, 16), (8, False, 1), (12, True, 5)])
+def test_rope_write_is_norm_rope_and_write(half, norm, page_size):
+    torch.manual_seed(half)
+    heads, kv_heads, dim = 5, 2, 32
+    group = KVGroup(layers=(0,), kv_heads=kv_heads, head_dim=dim)
+    pools = [PagedPool([group], pages=16, page_size=page_size) for _ in range(2)]
+    backend = TritonAttention()
+    metas = []
+    for pool in pools:
+        metas.append(backend.plan(pool.step([(pool.row(0), 7), (pool.row(0), 1)])))
+    wide = torch.randn(8, (heads + 2 * kv_heads) * dim + 16)  # rows lie further apart than they are long
+    qkv = wide[:, : (heads + 2 * kv_heads) * dim].view(8, -1, dim)
+    angles = torch.randn(8, half)
+    weights = (torch.randn(dim), torch.randn(dim)) if norm else (None, None)
+
+    got = backend.rope_write(
+        0, qkv, angles.cos(), angles.sin(), heads, pools[0], metas[0], q_norm=weights[0], k_norm=weights[1], eps=1e-6
+    )
+
+    q, k, v = qkv.split([heads, kv_heads, kv_heads], 1)
+    if norm:
+        q, k = (reference.rms_norm(x, w, 1e-6) for x, w in zip((q, k), weights, strict=True))
+    q, k = reference.rope(q, k, angles.cos(), angles.sin())
+    backend.write_kv(0, k, v, pools[1], metas[1])
+    torch.testing.assert_close(got, q, atol=1e-6, rtol=1e-6)
+    assert got.is_contiguous()
+    for ours, right in zip(pools[0].layer(0), pools[1].layer(0), strict=True):
+        torch.testing.assert_close(ours, right, atol=1e-6, rtol=1e-6, equal_nan=True)
+
+
+def test_a_captured_step_needs_no_host_and_no_real_row():
+    """Bounds far above the lengths, rows that only pad, numbers that change in place: as a graph replays it."""
+    torch.manual_seed(0)
+    group = KVGroup(layers=(0,), kv_heads=2, head_dim=32)
+    pool = PagedPool([group], pages=64, page_size=16)
+    backend = TritonAttention()
+    rows = [pool.row(0) for _ in range(3)]
+    first = pool.step([(rows[0], 200), (rows[1], 70), (rows[2], 5)])
+    backend.write_kv(0, torch.randn(275, 2, 32), torch.randn(275, 2, 32), pool, backend.plan(first))
+    (batch,) = pool.step([(row, 1) for row in rows])
+    q, k, v = torch.randn(3, 4, 32), torch.randn(3, 2, 32), torch.randn(3, 2, 32)
+    meta = backend.plan((batch,))
+    backend.write_kv(0, k, v, pool, meta)
+    want = backend.attend(0, q, pool, meta, scale=0.2)
+
+    pad = torch.tensor([[63] * batch.page_table.shape[1]], dtype=torch.int32)
+    padded = type(batch)(
+        q_lens=torch.ones(5, dtype=torch.int32),
+        kv_lens=torch.cat((batch.kv_lens, torch.tensor([0, 1], dtype=torch.int32))),
+        page_table=torch.cat((batch.page_table, pad, pad)),
+        slots=torch.cat((batch.slots, torch.tensor([-1, 63 * 16]))),
+        max_q_len=1,
+        max_kv_len=32768,
+        page_size=16,
+        group=group,
+    )
+    meta = backend.plan((padded,))
+    backend.write_kv(0, torch.cat((k, k[:2])), torch.cat((v, v[:2])), pool, meta)
+    for _ in range(2):  # counters are as they were
+        got = backend.attend(0, torch.cat((q, q[:2])), pool, meta, scale=0.2)
+        torch.testing.assert_close(got[:3], want, atol=1e-6, rtol=1e-6)
+        assert bool(torch.isfinite(got).all())

@@ -1,0 +1,1 @@
+"""Triton kernels, one file a kind; each has a torch reference in `sglcore.layers.reference`."""
