@@ -74,11 +74,12 @@ PLUGIN_FLOORS = ("1 contracts, hooks", "1c negotiation")
 
 @dataclass(frozen=True)
 class Function:
-    """One function: where, how many lines, how many ways through it."""
+    """One function: where, how many lines, how many ways through it, whether it is a Triton kernel."""
 
     where: str
     lines: int
     complexity: int
+    kernel: bool = False
 
 
 def room_of(path: Path) -> str:
@@ -129,7 +130,8 @@ def functions(path: Path) -> list[Function]:
                 doc = (first.end_lineno or first.lineno) - first.lineno + 1
             lines = (node.end_lineno or start) - start + 1 - doc
             where = f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
-            found.append(Function(where, lines, _complexity(node)))
+            kernel = any("triton.jit" in ast.unparse(decorator) for decorator in node.decorator_list)
+            found.append(Function(where, lines, _complexity(node), kernel))
     return found
 
 

@@ -107,7 +107,7 @@ def test_floors_without_torch_stay_without_torch():
 
 
 FORBIDDEN = {  # pattern -> the one room where it may stand
-    r"\btorch\.cuda\b": None,
+    r"\btorch\.cuda\b": ("plugins/platforms/", "plugins/attention/"),
     r"^\s*(import|from) (pickle|dill|cloudpickle|shelve|marshal)\b": None,
     r"\btorch\.load\(": None,
     r"^\s*(from|import) jinja2\b": tuple(
@@ -141,7 +141,9 @@ def test_functions_are_short_and_simple():
     everything = [p for p in [*ALL_FILES, *PLUGIN_FILES] if "tests" not in p.parts]
     found = [f for p in everything for f in house.functions(p)]
     wrong = [
-        f"{f.where}: {f.lines} lines, complexity {f.complexity}" for f in found if f.lines > 60 or f.complexity > 10
+        f"{f.where}: {f.lines} lines, complexity {f.complexity}"
+        for f in found
+        if f.lines > (120 if f.kernel else 60) or f.complexity > (16 if f.kernel else 10)
     ]
     assert not wrong, "\n".join(wrong)
     lengths = sorted(f.lines for f in found)
@@ -149,8 +151,9 @@ def test_functions_are_short_and_simple():
 
 
 def test_core_is_small():
-    """What one person reads in an afternoon; docs/decisions/0013-what-counts-as-core.md says what that is."""
-    assert sum(house.code_lines(p) for p in CORE_FILES) < 6000
+    """What one person reads in an afternoon; docs/decisions/0013-what-counts-as-core.md says what that is, 0015 why
+    it grew."""
+    assert sum(house.code_lines(p) for p in CORE_FILES) < 6300
 
 
 def test_the_plugin_machinery_is_small():

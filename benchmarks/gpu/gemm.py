@@ -213,7 +213,7 @@ def tell(row: Row) -> None:
 
 
 def emit(found: list[Row]) -> None:
-    """Lines for TABLE of gemm_table.py: what beat cuBLAS, None elsewhere; only shapes that were timed at every batch."""
+    """Lines for TABLE of gemm_table.py: what beat cuBLAS, else None; only shapes that were timed at every batch."""
     print("\n# for TABLE")
     for out, into in dict.fromkeys((row.out, row.into) for row in found):
         line = {row.rows: row for row in found if (row.out, row.into) == (out, into)}

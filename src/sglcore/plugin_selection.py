@@ -19,7 +19,19 @@ from sglcore.registry import CORE, Entry, Refusal
 # of any other load only when named.
 IN_TREE = frozenset(
     f"sglcore-plugin-{name}"
-    for name in ("cpu-kernels", "cuda", "demo", "gguf", "hermes", "llama", "modelscope", "qwen3", "think")
+    for name in (
+        "cpu-kernels",
+        "cuda",
+        "demo",
+        "flashinfer",
+        "gguf",
+        "hermes",
+        "llama",
+        "modelscope",
+        "qwen3",
+        "think",
+        "triton-attention",
+    )
 ) | {CORE}
 VARIABLE = "SGLCORE_PLUGINS"  # what --plugins is where nobody gives it
 WHEN_NAMED = "loads when named"

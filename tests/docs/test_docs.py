@@ -169,7 +169,8 @@ def test_commands_and_flags_that_are_shown_exist(page, words):
     assert words[0] in COMMANDS
     flags = {"--" + name.replace("_", "-") for name in ServerConfig.__struct_fields__}
     simulate = {"--example", "--plot", "--cost", "--json"}
-    own = {"plugins": {"--family", "--json"}, "env": {"--json"}, "simulate": simulate}.get(
+    doctor = {"--gpu", "--json", "--timeout"}
+    own = {"plugins": {"--family", "--json"}, "env": {"--json"}, "simulate": simulate, "doctor": doctor}.get(
         words[0], {"--config", "--help", "-p"}
     )
     assert {w.split("=")[0] for w in words if w.startswith("-")} <= flags | own
@@ -181,6 +182,8 @@ def test_flags_named_in_prose_exist():
         "--help",
         "--no-build-isolation",
         *("--example", "--plot", "--cost", "--json"),  # of simulate
+        "--gpu",  # of doctor
+        *("--gpus", "--stop-timeout", "--env-file", "--build-arg"),  # of docker
     }
     wrong = {
         f"{page_name(page)}: {flag}"

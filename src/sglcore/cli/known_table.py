@@ -137,7 +137,7 @@ GROUPS = (
     ),
     Group(
         "graphs and compilation",
-        "cuda-graph-max-bs cuda-graph-bs disable-cuda-graph disable-cuda-graph-padding enable-profile-cuda-graph "
+        "disable-cuda-graph-padding enable-profile-cuda-graph "
         "enable-cudagraph-gc enable-torch-compile torch-compile-max-bs enable-piecewise-cuda-graph "
         "piecewise-cuda-graph-tokens piecewise-cuda-graph-compiler piecewise-cuda-graph-max-tokens",
     ),

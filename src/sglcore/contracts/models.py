@@ -101,7 +101,8 @@ class ForwardInputs:
     hidden_index: int64 [n], the token positions whose hidden states are wanted, or None. A model whose Spec declares
     `hidden_states` then leaves the last layer's output at them, after the final norm, in `extra["hidden_states"]`,
     [n, hidden] in any float type. Others never see it.
-    logits: float32 [samples, vocab] to write the result into, or None for a new tensor; a model may ignore it.
+    logits: [samples, vocab], float32 or the compute dtype, to write the result into, or None for a new tensor; a model
+    may ignore it.
     extra: named inputs such as encoder outputs with their spans.
     """
 

@@ -24,6 +24,9 @@ class PlatformSpec(Spec):
         user says auto, both torch's names; imports no torch and agrees with `Platform.default_dtype`. "": the stored
         type, or the first of `dtypes` where that is none of them.
     tensor_parallel: has `Platform.join`. graph: steps can be captured and replayed.
+    doctor: `module:function() -> list of checks` for `sglcore doctor`, run in a process of its own; the module imports
+        no torch. A check is a dict of strings: `check`, what was looked at; `state`, "ok", "warning" or "problem";
+        `found`; `remedy`, "" for none.
     """
 
     device: str = "cpu"
@@ -37,6 +40,7 @@ class PlatformSpec(Spec):
     chunked_prefill_size: int = 2048  # prompt tokens a step, when nobody says otherwise
     max_running_requests: int = 256  # rows, when nobody says otherwise
     page_size: int = 1  # tokens in a KV page, when nobody says otherwise
+    doctor: str = ""
 
     def dtype_for(self, stored: str) -> str:
         """The compute type for a checkpoint stored as `stored` when the user says auto."""

@@ -158,7 +158,7 @@ def load_model(
                 lambda: _build_model(opened, config, path, plugins, platform, group)
             ).wait()
         with phases.phase("load weights") as report:
-            launcher.launch(lambda: _load_weights(model, checkpoint, config, report)).wait()
+            launcher.launch(lambda: _load_weights(model, checkpoint, config, platform.device, report)).wait()
     except BaseException:
         launcher.close()
         raise
@@ -254,9 +254,16 @@ def _build_model(
     return model, groups, attention, ops
 
 
-def _load_weights(model: Model, checkpoint: Checkpoint, config: EngineConfig, report: Callable[[float], None]) -> None:
+def _load_weights(
+    model: Model,
+    checkpoint: Checkpoint,
+    config: EngineConfig,
+    device: torch.device,
+    report: Callable[[float], None],
+) -> None:
     if config.load_format == "dummy":
-        model.load_dummy(config.random_seed)
+        with device:  # drawn where they are wanted
+            model.load_dummy(config.random_seed)
     else:
         model.load(_reported(checkpoint, report))
 
@@ -291,6 +298,7 @@ def _runner(loaded: Loaded, geometry: Geometry) -> ModelRunner:
         eos_ids=loaded.eos_ids,
         spare=geometry.pages,
         graph_sizes=geometry.graphs,
+        dtype=_dtype(loaded.decision.dtype),
     )
 
 

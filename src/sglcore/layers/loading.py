@@ -63,19 +63,24 @@ def load(tensors: Iterable[tuple[str, torch.Tensor]], slots: dict[str, Slot], *,
         )
 
 
-def load_dummy(slots: dict[str, Slot], seed: int, *, scale: float = 0.02) -> None:
-    """Fill every slot with normal values of deviation `scale`, the same for any number of ranks."""
-    generator = torch.Generator().manual_seed(seed)
+def load_dummy(slots: dict[str, Slot], seed: int, *, scale: float = 0.02, device: torch.device | None = None) -> None:
+    """Fill every slot with normal values of deviation `scale`, the same for any number of ranks.
+
+    device: where they are drawn, the CPU unless given; the values of one kind of device are not those of another. A
+    GPU draws its own in seconds where the CPU takes minutes.
+    """
+    generator = torch.Generator(device or "cpu").manual_seed(seed)
     for name in sorted(name for name, slot in slots.items() if not slot.stands_for):
         slots[name].put(_dummy(slots[name], scale, generator))
 
 
 def _dummy(slot: Slot, scale: float, generator: torch.Generator) -> torch.Tensor:
-    values = torch.empty(slot.shape)
     if slot.dtype is not None and not slot.dtype.is_floating_point:
         limits = torch.iinfo(slot.dtype)
         low, high = slot.span or (max(limits.min, -(2**31)), min(limits.max, 2**31 - 1))
-        return torch.randint(int(low), int(high) + 1, slot.shape, generator=generator).to(slot.dtype)
+        whole = torch.randint(int(low), int(high) + 1, slot.shape, generator=generator, device=generator.device)
+        return whole.to(slot.dtype)
+    values = torch.empty(slot.shape, device=generator.device)
     if slot.span is not None:
         values.uniform_(*slot.span, generator=generator)
     else:

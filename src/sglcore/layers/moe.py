@@ -1,4 +1,4 @@
-"""A mixture of experts: a router picks k gated feed-forward blocks for each token (Shazeer et al., arXiv:1701.06538)."""
+"""A mixture of experts: a router picks k gated blocks for each token (Shazeer et al., arXiv:1701.06538)."""
 
 from __future__ import annotations
 

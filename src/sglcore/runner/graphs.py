@@ -47,8 +47,15 @@ class DecodeGraphs:
     """The captured steps of one runner, by number of rows. Used on the device thread."""
 
     def __init__(
-        self, model: Model, builder: InputBuilder, launcher: DeviceLauncher, draw: Any, sizes: Sequence[int], vocab: int
+        self,
+        model: Model,
+        builder: InputBuilder,
+        launcher: DeviceLauncher,
+        draw: Any,
+        sizes: Sequence[int],
+        dtype: torch.dtype,
     ) -> None:
+        """dtype: of the model's activations, in which the logits are kept until somebody wants them in float32."""
         self.model = model
         self.builder = builder
         self.rows = builder.rows
@@ -58,7 +65,7 @@ class DecodeGraphs:
         self._refresh = getattr(builder.attention, "refresh", None)
         self._captured: dict[int, Captured] = {}
         # Made before the first capture, so that results outlive the replays of other sizes.
-        self.logits = torch.empty((self.sizes[-1], vocab), dtype=torch.float32, device=self.rows.device)
+        self.logits = torch.empty((self.sizes[-1], model.vocab_size), dtype=dtype, device=self.rows.device)
 
     @property
     def missing(self) -> list[int]:

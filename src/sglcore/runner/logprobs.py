@@ -28,7 +28,7 @@ def token_logprobs(
     ids: Sequence[tuple[int, ...]],
     heat: torch.Tensor | None = None,
 ) -> Asked:
-    """Log-softmax of `logits` float32 [n, vocab] at `tokens` int64 [n]; of logits / heat [n] where that is given.
+    """Log-softmax in float32 of `logits` [n, vocab] at `tokens` int64 [n]; of logits / heat [n] where that is given.
 
     With each come the `top[i]` likeliest tokens and those of `ids[i]`. Does not wait for the device.
     """
@@ -37,7 +37,7 @@ def token_logprobs(
     tensors: list[torch.Tensor] = []
     for start in range(0, len(tokens), step):
         part = slice(start, start + step)
-        scores = logits[part] if heat is None else logits[part] / heat[part, None]
+        scores = logits[part].float() if heat is None else logits[part].float() / heat[part, None]
         tensors += _block(scores.log_softmax(-1), tokens[part], most, ids[part])
 
     def told(arrays: list[np.ndarray]) -> list[TokenLogprobs]:

@@ -50,8 +50,10 @@ class ModelRunner:
         eos_ids: tuple[int, ...] = (),
         spare: int = 0,
         graph_sizes: Sequence[int] = (),
+        dtype: torch.dtype | None = None,
     ) -> None:
-        """spare: the page that padding is written to. graph_sizes: numbers of rows whose decoding may be captured."""
+        """spare: the page that padding is written to. graph_sizes: numbers of rows whose decoding may be captured, with
+        activations in `dtype`."""
         self.model = model
         self.launcher = launcher
         self.argmax = ops.argmax
@@ -64,7 +66,7 @@ class ModelRunner:
         self.graphs: DecodeGraphs | None = None
         if graph_sizes and self.draw is not None:
             own = cast("DeviceLauncher", launcher)
-            self.graphs = DecodeGraphs(model, self.builder, own, self.draw, graph_sizes, model.vocab_size)
+            self.graphs = DecodeGraphs(model, self.builder, own, self.draw, graph_sizes, dtype or torch.float32)
         self._forward_pending: Pending | None = None
 
     def forward(self, batch: Batch) -> None:
@@ -129,9 +131,9 @@ class ModelRunner:
         batch, tensors, logits, drawn = forward.wait()
         if logits is None:
             return None
-        last = logits[: len(batch.rows)]
         if drawn is None or edits or self.shaping.shapes(batch) or ranks(self.rows, batch):
-            drawn = self._drawn(batch, last, edits)
+            logits = logits.float()
+            drawn = self._drawn(batch, logits[: len(batch.rows)], edits)
         results = Results(batch, *drawn)
         wanted_logprobs(results, self.rows, tensors, logits, self.transfers)
         if tensors is not None and tensors.hidden_counts:

@@ -1,4 +1,4 @@
-"""A flashinfer that records what it is asked and computes with torch, on the CPU, from the very buffers it was given."""
+"""A flashinfer that records what it is asked, and computes with torch on the CPU from the very buffers it was given."""
 
 from __future__ import annotations
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from sglcore_plugin_flashinfer import modules, probe
 from sglcore_plugin_flashinfer.spec import ATTENTION
 
-from sglcore.contracts.attention import AttentionSpec
 from sglcore.errors import PluginError
 from sglcore.testing import AttentionConformance, InitConformance
 
@@ -103,29 +101,6 @@ def test_the_probe_and_the_spec_import_no_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def negotiated(monkeypatch, problem: str | None) -> dict[str, Any]:
-    """Verdicts on attention backends, by name, where the GPU's other backend is there in any case."""
-    from sglcore.contracts.platforms import PlatformSpec
-    from sglcore.negotiation.constraints import Setting, attention_unmet
-    from sglcore.negotiation.demand import Demand
-    from sglcore.negotiation.rank import Offer, best
-
-    monkeypatch.setattr(probe, "problem", lambda: problem)
-    other = AttentionSpec(name="triton", factory="x:y", platforms=("cuda",), graph_safe=True, priority=10)
-    setting = Setting(Demand(head_dim=128, page_size=16), PlatformSpec(name="cuda", factory="x:y", device="cuda").device,
-                      "bfloat16", "bfloat16")  # fmt: skip
-    reasons = {s.name: [u.text for u in attention_unmet(s, setting, ())] for s in (ATTENTION, other)}
-    fits = [Offer(s.name, s) for s in (ATTENTION, other) if not reasons[s.name]]
-    return {"reasons": reasons, "winner": best("attention", fits).name}
-
-
-def test_it_wins_where_it_works_and_gives_its_reason_where_not(monkeypatch):
-    assert negotiated(monkeypatch, None)["winner"] == "flashinfer"
-    refused = negotiated(monkeypatch, "flashinfer is not installed; pip install x")
-    assert refused["winner"] == "triton"
-    assert refused["reasons"]["flashinfer"] == ["flashinfer is not installed; pip install x"]
 
 
 def test_what_is_declared_is_there():

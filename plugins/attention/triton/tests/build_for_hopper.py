@@ -71,11 +71,12 @@ def attend(group: int, dim: int, page: int, dtype: str = "bf16", cache: str = ""
     shape = {"GROUP": group, "DIM": dim, "WIDE": tables.padded(dim)}
     marks = {"WINDOW": False, "CAPPED": False, "SINKS": False, **flags}
     cache, size = cache or dtype, 4 if dtype == "fp32" else 2
-    tile = tables.decode_tile(group, dim, size)
-    own = {"BLOCK_H": tile.block_h, "BLOCK_N": tile.block_n}
-    for split in (False, True):
-        constants = {**shape, **marks, **own, "PAGE": page, "SPLIT": split, "FUSED": tile.fused}
-        build(decode_kernel, constants, dtype, cache, tile.warps, tile.stages)
+    for programs in (1, tables.CROWD):
+        tile = tables.decode_tile(group, dim, size, programs)
+        own = {"BLOCK_H": tile.block_h, "BLOCK_N": tile.block_n}
+        for split in (False, True):
+            constants = {**shape, **marks, **own, "PAGE": page, "SPLIT": split, "FUSED": tile.fused}
+            build(decode_kernel, constants, dtype, cache, tile.warps, tile.stages)
     merge = {**shape, **own, "WINDOW": marks["WINDOW"], "SINKS": marks["SINKS"]}
     build(merge_kernel, merge, dtype, cache)
     for tokens in (2, 8, 4096):
@@ -111,6 +112,7 @@ def run(case: str) -> None:
     elif case == "wide":
         attend(4, 256, 16)
         attend(4, 192, 16, dtype="fp32")
+        attend(4, 128, 16, dtype="fp32")
     else:
         write()
 

@@ -18,6 +18,7 @@ from triton.runtime import interpreter
 from sglcore.contracts.models import KVGroup
 from sglcore.layers import reference
 from sglcore.testing import AttentionConformance
+from sglcore.testing.attention import DECODING, RAGGED
 from sglcore.testing.harness import PagedPool
 
 _patch = interpreter._patch_lang_tensor
@@ -31,51 +32,70 @@ def _patch_and_count(tensor, scope):
 
 interpreter._patch_lang_tensor = _patch_and_count
 
-ON_CPU = replace(ATTENTION, probe="", platforms=("cpu",), dtypes=("float32",), head_dims=(32, 80), page_sizes=(16, 5))
-
-
-class TestInterpreted(AttentionConformance):
-    spec = replace(ON_CPU, kv_dtypes=())
-    device = "cpu"
-    heads: ClassVar = ((4, 2), (9, 3), (8, 1))
-
-
-class TestSplits(AttentionConformance):
-    """Every row cut into as many parts as it has tiles, and merged by a second kernel."""
-
-    spec = replace(ON_CPU, head_dims=(32,), page_sizes=(16,), kv_dtypes=())
-    device = "cpu"
-    heads: ClassVar = ((6, 2),)
-
-    @pytest.fixture(autouse=True)
-    def _second_kernel(self, monkeypatch):
-        chosen = tables.decode_tile
-        monkeypatch.setattr(launch.tables, "decode_tile", lambda *shape: chosen(*shape)._replace(fused=False))
-
-    test_ragged_batches = test_every_dtype = test_every_head_size = test_long_prompt_in_chunks = None
-    test_unused_pages_are_never_read = test_consecutive_pages = None
+ON_CPU = replace(ATTENTION, probe="", platforms=("cpu",), dtypes=("float32",), head_dims=(32, 80), page_sizes=(5,))
 
 
 class TorchWrites(TritonAttention):
-    """Keys and values stored by torch: the interpreter rounds to eight bits wrongly where a mantissa carries."""
+    """Keys and values stored by torch: the writing kernel takes a program a token, which is slow to interpret, and the
+    interpreter rounds to eight bits wrongly where a mantissa carries."""
 
     def write_kv(self, layer, k, v, kv, meta):
         for pool, new in zip(kv.layer(layer), (k, v), strict=True):
             pool.flatten(0, 1)[meta[layer].batch.slots] = new.to(pool.dtype)
 
 
-class TestCacheOfEightBits(AttentionConformance):
-    """What is read of a pool in eight bits; that it is written right shows on a card."""
+class OnCpu(AttentionConformance):
+    """The kit on the CPU with fewer and shorter cases where it is slow."""
 
     spec = ON_CPU
     device = "cpu"
+    heads: ClassVar = ((4, 1), (9, 3), (2, 1))
 
     def make(self):
         return TorchWrites()
 
-    test_ragged_batches = test_every_dtype = test_every_head_size = test_long_prompt_in_chunks = test_sinks = None
-    test_unused_pages_are_never_read = test_consecutive_pages = test_decoding = test_sliding_window = None
-    test_soft_cap = test_a_poisoned_row_harms_no_other = None
+    def test_sliding_window(self):
+        for window, steps in ((4, RAGGED), (17, DECODING), (100, [[(0, 300)], [(0, 90)], [(0, 1)]])):
+            self._check(steps, heads=self.heads[-1], window=window)
+
+    def test_unused_pages_are_never_read(self):
+        self._spoil(RAGGED[:2], self.page_sizes()[-1])
+        self._spoil([[(0, 70), (1, 12)], [(1, 1), (0, 1)]], self.page_sizes()[-1])
+
+    def test_long_prompt_in_chunks(self):
+        self._check([[(0, 150)], [(0, 70), (1, 1)], [(0, 1), (1, 33)], [(1, 1), (0, 1)]])
+
+
+class TestInterpreted(OnCpu):
+    pass
+
+
+class TestSplits(OnCpu):
+    """Rows in parts that a second kernel merges."""
+
+    spec = replace(ON_CPU, head_dims=(32,), page_sizes=(16,), kv_dtypes=())
+
+    @pytest.fixture(autouse=True)
+    def _second_kernel(self, monkeypatch):
+        chosen = tables.decode_tile
+        monkeypatch.setattr(launch.tables, "decode_tile", lambda *shape: chosen(*shape)._replace(fused=False))
+
+    test_ragged_batches = test_every_dtype = test_every_head_size = test_long_prompt_in_chunks = test_soft_cap = None
+    test_unused_pages_are_never_read = test_consecutive_pages = test_sliding_window = None
+
+
+class TestWrites(OnCpu):
+    """The writing kernel."""
+
+    spec = replace(ON_CPU, kv_dtypes=(), page_sizes=(16,), sliding_window=False, soft_cap=False, sinks=False)
+
+    def make(self):
+        return TritonAttention()
+
+    test_ragged_batches = test_every_head_size = test_long_prompt_in_chunks = test_decoding = None
+    test_sliding_window = test_unused_pages_are_never_read = test_consecutive_pages = (
+        test_a_poisoned_row_harms_no_other
+    ) = None
 
 
 @pytest.mark.parametrize("half, norm, page_size", [(16, True, 16), (8, False, 1), (12, True, 5)])
@@ -113,7 +133,7 @@ def test_a_captured_step_needs_no_host_and_no_real_row():
     torch.manual_seed(0)
     group = KVGroup(layers=(0,), kv_heads=2, head_dim=32)
     pool = PagedPool([group], pages=64, page_size=16)
-    backend = TritonAttention()
+    backend = TorchWrites()
     rows = [pool.row(0) for _ in range(3)]
     first = pool.step([(rows[0], 200), (rows[1], 70), (rows[2], 5)])
     backend.write_kv(0, torch.randn(275, 2, 32), torch.randn(275, 2, 32), pool, backend.plan(first))
@@ -135,7 +155,7 @@ def test_a_captured_step_needs_no_host_and_no_real_row():
         group=group,
     )
     meta = backend.plan((padded,))
-    backend.write_kv(0, torch.cat((k, k[:2])), torch.cat((v, v[:2])), pool, meta)
+    TritonAttention().write_kv(0, torch.cat((k, k[:2])), torch.cat((v, v[:2])), pool, meta)
     for _ in range(2):  # counters are as they were
         got = backend.attend(0, torch.cat((q, q[:2])), pool, meta, scale=0.2)
         torch.testing.assert_close(got[:3], want, atol=1e-6, rtol=1e-6)

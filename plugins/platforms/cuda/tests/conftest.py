@@ -1,5 +1,5 @@
-"""Where kernels run in these tests: on a GPU; in Triton's interpreter where TRITON_INTERPRET=1 was set before Triton was
-imported; else not at all (`test_kernels_interpreted.py` then runs them in a process of their own)."""
+"""Where kernels run in these tests: in Triton's interpreter where TRITON_INTERPRET=1 is set before Triton is imported,
+else on a GPU, else not at all (`test_kernels_interpreted.py` then runs them in a process of their own)."""
 
 from __future__ import annotations
 

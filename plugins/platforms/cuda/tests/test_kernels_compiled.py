@@ -57,12 +57,19 @@ def usage(cubin: bytes) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def check(kernel, constants, warps, stages=3, types=None):
-    """Build, and hold to what a multiprocessor has; -> the compiled kernel."""
+def check(kernel, constants, warps, stages=3, types=None, early=0):
+    """Build, and hold to what a multiprocessor has; -> the compiled kernel.
+
+    early: loads, of weights, that may stand before the wait for the kernel before this one.
+    """
     built, registers, stack = build(kernel, constants, warps, stages, types)
     assert built.metadata.shared <= SHARED_MEMORY
     assert registers * 32 * warps <= 65536
     assert stack <= 32, f"{stack} bytes of registers are spilled"
+    if constants["PDL"]:
+        before, waits, _ = built.asm["ptx"].partition("griddepcontrol.wait")
+        assert waits and before.count("ld.global") <= early, "reads what the kernel before it may not have written"
+        assert "st.global" not in before and "cp.async" not in before
     return built
 
 
@@ -91,8 +98,13 @@ def test_products_of_the_table():
 
 @pytest.mark.parametrize(
     "config, rows",
-    [(sums(16, 1024, 8, 4, 2), 1), (sums(8, 512, 4, 1), 1), (GemmConfig(32, 256, 4, 5, 2), 8), (GemmConfig(128, 64, 4, 4, 4), 64)],
-)  # fmt: skip
+    [
+        (sums(16, 1024, 8, 4, 2), 1),
+        (sums(8, 512, 4, 1), 1),
+        (GemmConfig(32, 256, 4, 5, 2), 8),
+        (GemmConfig(128, 64, 4, 4, 4), 64),
+    ],
+)
 def test_products_that_split_or_launch_early(config, rows):
     built = product(config, rows, 4096, 14336, bias=True, pdl=True)
     assert "griddepcontrol.wait" in built.asm["ptx"] and "prefetch.global.L2" in built.asm["ptx"]
@@ -103,13 +115,13 @@ def test_products_that_split_or_launch_early(config, rows):
 @pytest.mark.parametrize("width", [1024, 2048, 4096])
 def test_norms(width, pdl):
     warps = 4 if width < 4096 else 16
-    check(norm._rms_norm, {"ROWS": 2048 // width or 1, "BLOCK": width, "PDL": pdl}, warps)
-    check(norm._add_rms_norm, {"BLOCK": width, "PDL": pdl}, warps)
+    check(norm._rms_norm, {"ROWS": 2048 // width or 1, "BLOCK": width, "PDL": pdl}, warps, early=2)
+    check(norm._add_rms_norm, {"BLOCK": width, "PDL": pdl}, warps, early=2)
 
 
 @pytest.mark.parametrize("pdl", [False, True])
 def test_the_others(pdl):
-    check(norm._rms_norm, {"ROWS": 16, "BLOCK": 128, "PDL": pdl}, 8)
+    check(norm._rms_norm, {"ROWS": 16, "BLOCK": 128, "PDL": pdl}, 8, early=2)
     check(activation._silu_mul, {"BLOCK": 1024, "PDL": pdl}, 4)
     check(rope._rope, {"HEADS": 16, "HALF": 64, "REST": 0, "PDL": pdl}, 4)
     check(rope._rope, {"HEADS": 16, "HALF": 32, "REST": 64, "PDL": pdl}, 4)

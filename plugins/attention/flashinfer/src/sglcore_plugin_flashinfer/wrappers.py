@@ -15,7 +15,7 @@ import torch
 from sglcore_plugin_flashinfer import device as devices
 from sglcore_plugin_flashinfer.numbers import Numbers, Variant
 
-DECODE_INTS = 1 << 20  # bytes of plan of a decode wrapper; 512 rows take 20 KB
+DECODE_INTS = 1 << 18  # bytes of plan of a decode wrapper; 2,048 rows take 70 KB
 CUDA_CORE_GROUPS = (1, 2, 3)  # query heads a key/value head for which the kernel without tensor cores is taken
 
 

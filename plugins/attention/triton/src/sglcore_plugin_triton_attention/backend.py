@@ -69,7 +69,7 @@ class TritonAttention:
         k_norm: torch.Tensor | None = None,
         eps: float = 0.0,
     ) -> torch.Tensor:
-        """Norm, rotate and store in one launch: qkv [tokens, heads + 2 kv_heads, head_dim] -> [tokens, heads, head_dim]."""
+        """Norm, rotate and store in one launch; qkv [tokens, heads + 2 kv_heads, head_dim] -> queries, contiguous."""
         keys, values = _pool(kv, layer)
         tokens, all_heads, dim = qkv.shape
         kv_heads, half = (all_heads - heads) // 2, cos.shape[1]
@@ -120,7 +120,7 @@ class TritonAttention:
         soft_cap: float = 0.0,
         sinks: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """q [tokens, heads, head_dim] -> the same shape, contiguous. Raises ValueError for a scale that is not positive."""
+        """q [tokens, heads, head_dim] -> the same shape, contiguous. Raises ValueError for a scale of 0 or less."""
         if scale <= 0:
             raise ValueError(f"the scale of attention is {scale}; these kernels need a positive one")
         plan = meta[layer]

@@ -109,9 +109,7 @@ def decode_kernel(
     values += kv_head * head_stride
     for base in range(low, high, BLOCK_N):
         position = base + tl.arange(0, BLOCK_N)
-        inside = position < high
-        if WINDOW:
-            inside = inside & (position >= start)
+        inside = (position >= start) & (position < high)
         place = places(table, position, inside, page_stride, slot_stride, PAGE, True)
         k = tile(keys, place, inside, query.dtype, DIM, WIDE, True)
         scores = tl.dot(query, tl.trans(k), input_precision="ieee")
@@ -125,22 +123,18 @@ def decode_kernel(
 
     acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]  # a row without keys, which only pads, gives zeros
     line = row64 * heads + head
-    if SPLIT:
-        if parts > 1:
-            at = line * splits + part
-            tl.store(partial + at[:, None] * DIM + dim[None, :], acc, mask=mask)
-            tl.store(weight + at, peak + tl.log2(total), mask=real)
-            if FUSED:
-                place_of = arrived + row * tl.num_programs(0) + block
-                tl.debug_barrier()  # all of the program's stores come before its one release
-                if tl.atomic_add(place_of, 1, sem="acq_rel", scope="gpu") == parts - 1:
-                    tl.store(place_of, 0)
-                    _merge(partial, weight, out, sinks, row64, kv_head, block % BLOCKS, heads, splits, parts,
-                           GROUP, BLOCK_H, DIM, WIDE, SINKS)  # fmt: skip
-        else:
-            tl.store(out + line[:, None] * DIM + dim[None, :], acc, mask=mask)
-    else:
-        tl.store(out + line[:, None] * DIM + dim[None, :], acc, mask=mask)
+    tl.store(out + line[:, None] * DIM + dim[None, :], acc, mask=mask & (parts == 1))
+    if parts > 1:  # known while compiling where there is no SPLIT
+        at = line * splits + part
+        tl.store(partial + at[:, None] * DIM + dim[None, :], acc, mask=mask)
+        tl.store(weight + at, peak + tl.log2(total), mask=real)
+        if FUSED:
+            count = arrived + row * tl.num_programs(0) + block
+            tl.debug_barrier()  # all of the program's stores come before its one release
+            if tl.atomic_add(count, 1, sem="acq_rel", scope="gpu") == parts - 1:
+                tl.store(count, 0)
+                _merge(partial, weight, out, sinks, row64, kv_head, block % BLOCKS, heads, splits, parts,
+                       GROUP, BLOCK_H, DIM, WIDE, SINKS)  # fmt: skip
 
 
 @triton.jit

@@ -65,7 +65,7 @@ def launch_decode(call: Call, workspaces: Workspaces) -> None:
     """The leading rows with one token each."""
     batch, rows, q = call.plan.batch, call.plan.singles, call.q
     group, dim = call.group, q.shape[2]
-    tile = tables.decode_tile(group, dim, q.element_size())
+    tile = tables.decode_tile(group, dim, q.element_size(), rows * call.keys.shape[2])
     blocks = call.keys.shape[2] * triton.cdiv(group, tile.block_h)
     seen = min(batch.max_kv_len, call.window + tile.block_n) if call.window else batch.max_kv_len
     fill, splits = tables.decode_splits(rows * blocks, seen, tile.block_n)

@@ -1,8 +1,8 @@
 """Prompts, chunks and whatever has several new tokens, on the device: ragged rows over their pages.
 
-All keys of a row are in pages, the new ones too, so that one kernel serves prompts, chunks on a prefix, and both at once.
-A program holds BLOCK_M places: some tokens of one row, times HEADS heads of one key head's group. Keys before the first
-token need no mask; a window's left edge and the causal edge have tiles of their own.
+All keys of a row are in pages, the new ones too, so that one kernel serves prompts, chunks on a prefix, and both at
+once. A program holds BLOCK_M places: some tokens of one row, times HEADS heads of one key head's group. Keys before the
+first token need no mask; a window's left edge and the causal edge have tiles of their own.
 """
 
 # mypy: allow-incomplete-defs
@@ -113,9 +113,7 @@ def prefill_kernel(
     dim = tl.arange(0, WIDE)
     mask = real[:, None] & (dim < DIM)[None, :]
     line = token + offset
-    query = tl.load(
-        q + (line * q_stride + head * q_head_stride)[:, None] + dim[None, :], mask=mask, other=0.0
-    )
+    query = tl.load(q + (line * q_stride + head * q_head_stride)[:, None] + dim[None, :], mask=mask, other=0.0)
 
     peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)

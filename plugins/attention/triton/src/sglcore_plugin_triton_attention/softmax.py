@@ -14,9 +14,7 @@ LOG2E = 1.4426950408889634
 
 
 @triton.jit
-def places(
-    table, position, inside, page_stride, slot_stride, PAGE: tl.constexpr, MASKED: tl.constexpr
-):
+def places(table, position, inside, page_stride, slot_stride, PAGE: tl.constexpr, MASKED: tl.constexpr):
     """Offsets of positions in the pool, int64, by the row's page `table`. Where not `inside`: of some real slot."""
     if MASKED:
         page = tl.load(table + position // PAGE, mask=inside, other=0)
@@ -26,9 +24,7 @@ def places(
 
 
 @triton.jit
-def tile(
-    base, place, inside, dtype: tl.constexpr, DIM: tl.constexpr, WIDE: tl.constexpr, MASKED: tl.constexpr
-):
+def tile(base, place, inside, dtype: tl.constexpr, DIM: tl.constexpr, WIDE: tl.constexpr, MASKED: tl.constexpr):
     """[positions, WIDE] of keys or values in the compute type; zero past DIM and where MASKED and not `inside`."""
     dim = tl.arange(0, WIDE)
     at = base + place[:, None] + dim[None, :]

@@ -62,6 +62,7 @@ class LlamaForCausalLM:
     def __init__(self, ctx: BuildContext) -> None:
         self.shape = shape = LlamaShape.read(ctx.config, self.default_window)
         self.vocab_size = shape.vocab
+        self.device = ctx.device
         self.embed = VocabEmbedding(ctx, shape.vocab, shape.hidden)
         self.rotary = RotaryEmbedding(ctx, shape.head_dim)
         self.layers = [LlamaLayer(ctx, shape, index) for index in range(shape.layers)]
@@ -80,7 +81,7 @@ class LlamaForCausalLM:
 
     def load_dummy(self, seed: int) -> None:
         """Small seeded random weights."""
-        load_dummy(self.slots(), seed)
+        load_dummy(self.slots(), seed, device=self.device)
 
     def forward(self, inputs: ForwardInputs) -> torch.Tensor:
         """-> logits float32 [samples, vocab]."""

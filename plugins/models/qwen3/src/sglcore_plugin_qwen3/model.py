@@ -1,4 +1,4 @@
-"""Qwen3: Llama's blocks with a norm over each query and key head, dense or with a mixture of experts (arXiv:2505.09388)."""
+"""Qwen3 (arXiv:2505.09388): Llama's blocks with a norm over each query and key head, dense or a mixture of experts."""
 
 from __future__ import annotations
 
@@ -79,6 +79,7 @@ class Qwen3ForCausalLM:
     def _build(self, ctx: BuildContext, shape: Qwen3Shape, mlp: Callable[[int], FeedForward]) -> None:
         self.shape = shape
         self.vocab_size = shape.vocab
+        self.device = ctx.device
         self.embed = VocabEmbedding(ctx, shape.vocab, shape.hidden)
         self.rotary = RotaryEmbedding(ctx, shape.head_dim)
         self.layers = [Qwen3Layer(ctx, shape, index, mlp(index)) for index in range(shape.layers)]
@@ -96,7 +97,7 @@ class Qwen3ForCausalLM:
 
     def load_dummy(self, seed: int) -> None:
         """Small seeded random weights."""
-        load_dummy(self.slots(), seed)
+        load_dummy(self.slots(), seed, device=self.device)
 
     def forward(self, inputs: ForwardInputs) -> torch.Tensor:
         """-> logits float32 [samples, vocab]."""

@@ -31,7 +31,7 @@ class Qwen3Shape:
 
     @classmethod
     def dense(cls, config: dict[str, Any]) -> Qwen3Shape:
-        """From the config.json of a Qwen3. Raises ConfigError for a missing size or what this model does not compute."""
+        """From a Qwen3's config.json. Raises ConfigError for a missing size or what this model does not compute."""
         require(config, NEEDED)
         kinds = config.get("layer_types")
         if kinds is None:

@@ -18,4 +18,5 @@ CUDA = PlatformSpec(
     chunked_prefill_size=8192,
     max_running_requests=512,
     page_size=16,
+    doctor="sglcore_plugin_cuda.doctor:checks",
 )

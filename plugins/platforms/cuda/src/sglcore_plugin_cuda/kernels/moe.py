@@ -2,8 +2,8 @@
 
 A few pairs of token and expert: gate-up with silu and product, then down with the sum over experts, each pair on its
 own. More: pairs are sorted by expert into blocks, a grouped product with the same epilogue, a grouped product
-times the routed weight, and the sum over a token's experts in float32. Nothing waits for the device, so all of it can be
-captured in a graph; every row's result is its own, whatever the other rows hold.
+times the routed weight, and the sum over a token's experts in float32. Nothing waits for the device, so all of it can
+be captured in a graph; every row's result is its own, whatever the other rows hold.
 """
 
 from __future__ import annotations

@@ -97,12 +97,11 @@ def _grouped(  # type: ignore[no-untyped-def]
         left += BLOCK_K
         right += BLOCK_K
 
+    width: tl.constexpr = N // 2 if GATED else N
     if GATED:
-        width: tl.constexpr = N // 2
         target = tile * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
         result = _gate(total, SWAP, BLOCK_M, BLOCK_N)
     else:
-        width: tl.constexpr = N
         target = tile * BLOCK_N + tl.arange(0, BLOCK_N)
         share = tl.load(scale + pair, mask=lane < rows, other=0.0)
         result = total * (share[None, :] if SWAP else share[:, None])

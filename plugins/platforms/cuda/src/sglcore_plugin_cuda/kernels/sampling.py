@@ -25,7 +25,7 @@ WIDE_BLOCK, WIDE_WARPS = 4096, 8  # a step of the second reading of a row with m
 
 
 @triton.jit
-def _first_best(value, index):  # type: ignore[no-untyped-def]
+def _first_best(value, index):
     """(the largest of value [n], the smallest index that has it)."""
     best = tl.max(value, axis=0)
     return best, tl.min(tl.where(value == best, index, 0x7FFFFFFF), axis=0)
