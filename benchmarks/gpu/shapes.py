@@ -68,7 +68,19 @@ QWEN3_30B_A3B: dict[str, Any] = {
     "mlp_only_layers": [],
     "tie_word_embeddings": False,
 }
-MODELS = {"llama-8b": LLAMA_8B, "qwen3-0.6b": QWEN3_06B, "qwen3-30b-a3b": QWEN3_30B_A3B}
+TINY: dict[str, Any] = {  # for a trial of the scripts, on any machine
+    **LLAMA_8B,
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+MODELS = {"llama-8b": LLAMA_8B, "qwen3-0.6b": QWEN3_06B, "qwen3-30b-a3b": QWEN3_30B_A3B, "tiny": TINY}
 
 
 def folder(name: str, under: Path, layers: int | None = None) -> Path:

@@ -18,28 +18,32 @@ from typing import Any
 import torch
 from offline import Runs
 from shapes import MODELS, folder
+from sizes import common_arguments, flags_of
+
+ON_THE_GPU = ("kernel", "gpu_memcpy", "gpu_memset")
+SHOWN = "  {share:6.2%} {count:6} x {mean_us:8.2f} us  {name}"
 
 
 def traced(runs: Runs, batch: int, steps: int, context: int, path: Path) -> None:
     """Decode `batch` rows and trace the middle of it."""
-    ready = steps + 60
+    engine: Any = runs.engine
     prompts = [runs.prompt(context) for _ in range(batch)]
-    sampling = {"max_new_tokens": ready + 40, "temperature": 0, "ignore_eos": True}
+    sampling = {"max_new_tokens": steps + 400, "temperature": 0, "ignore_eos": True}
     done = threading.Event()
 
     def ask() -> None:
-        runs.engine.generate(input_ids=prompts, sampling_params=sampling)
+        engine.generate(input_ids=prompts, sampling_params=sampling)
         done.set()
 
-    before = runs.engine.get_server_info()["internal_states"][0]["steps"]
+    before = engine.get_server_info()["internal_states"][0]["steps"]
     thread = threading.Thread(target=ask)
     thread.start()
     prefills = -(-batch * context // 8192)
-    while runs.engine.get_server_info()["internal_states"][0]["steps"] < before + prefills + 20:
+    while engine.get_server_info()["internal_states"][0]["steps"] < before + prefills + 10:
         time.sleep(0.002)
-    start = runs.engine.get_server_info()["internal_states"][0]["steps"]
+    start = engine.get_server_info()["internal_states"][0]["steps"]
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        while runs.engine.get_server_info()["internal_states"][0]["steps"] < start + steps and not done.is_set():
+        while engine.get_server_info()["internal_states"][0]["steps"] < start + steps and not done.is_set():
             time.sleep(0.01)
     profile.export_chrome_trace(str(path))
     thread.join()
@@ -47,15 +51,20 @@ def traced(runs: Runs, batch: int, steps: int, context: int, path: Path) -> None
 
 def read(path: Path) -> dict[str, Any]:
     """Busy share and time by kernel, from a chrome trace."""
-    events = [e for e in json.loads(path.read_text())["traceEvents"] if e.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")]
+    events = [e for e in json.loads(path.read_text())["traceEvents"] if e.get("cat") in ON_THE_GPU]
+    if not events:
+        raise ValueError(f"{path} shows no work of a GPU")
     spans = sorted((e["ts"], e["ts"] + e["dur"], e["name"]) for e in events)
     cut = len(spans) // 20  # the profiler's own start and end are in neither figure
     spans = spans[cut : len(spans) - cut]
-    busy, end, gaps = 0.0, spans[0][0], defaultdict(float)
+    busy, end = 0.0, spans[0][0]
+    gaps: dict[str, float] = defaultdict(float)
+    longest: list[tuple[float, float, str]] = []
     by_name: dict[str, list[float]] = defaultdict(list)
     for start, stop, name in spans:
         by_name[name].append(stop - start)
         if start > end:
+            longest.append((start - end, end - spans[0][0], name[:60]))
             gaps["over 20 us" if start - end > 20 else "over 3 us" if start - end > 3 else "less"] += start - end
         busy += max(0.0, stop - max(start, end))
         end = max(end, stop)
@@ -65,6 +74,9 @@ def read(path: Path) -> dict[str, Any]:
         "wall_us": wall,
         "idle": 1 - busy / wall,
         "gaps_share": {name: total / wall for name, total in gaps.items()},
+        "longest_gaps": [
+            {"us": us, "at_us": at, "before": name} for us, at, name in sorted(longest, reverse=True)[:12]
+        ],
         "kernels": [
             {"name": name[:90], "share": sum(times) / wall, "count": len(times), "mean_us": sum(times) / len(times)}
             for name, times in top[:24]
@@ -79,26 +91,28 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--context", type=int, default=1024)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("flags", nargs="*", help="NAME=VALUE engine flags")
+    common_arguments(parser)
     asked = parser.parse_args()
     from sglcore import Engine
 
-    flags = dict(pair.split("=", 1) for pair in asked.flags)
+    flags = flags_of(asked.flags)
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
-        path = folder(asked.model, Path(scratch))
+        path = folder(asked.model, Path(scratch), asked.layers)
         common = {"load_format": "dummy", "skip_tokenizer_init": True, "dtype": "bfloat16", "context_length": 8192}
         with Engine(str(path), disable_radix_cache=True, **{**common, **flags}) as engine:
             runs = Runs(engine, MODELS[asked.model]["vocab_size"])
             runs.seconds([runs.prompt(300) for _ in range(8)], 20)
-            time.sleep(4)  # for what is captured while the engine rests
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]):
+                torch.ones(1, device="cuda")  # its own start takes seconds
+            time.sleep(runs.sizes.rest)  # for what is captured while the engine rests
             for batch in asked.batch:
                 trace = Path(scratch) / "trace.json"
                 traced(runs, batch, asked.steps, asked.context, trace)
                 found[batch] = told = read(trace)
                 print(f"{asked.model} batch {batch}: idle {told['idle']:.2%} {told['gaps_share']}")
                 for kernel in told["kernels"]:
-                    print(f"  {kernel['share']:6.2%} {kernel['count']:6} x {kernel['mean_us']:8.2f} us  {kernel['name']}")
+                    print(SHOWN.format(**kernel))
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1) + "\n")
 

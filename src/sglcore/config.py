@@ -134,6 +134,12 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     device: Annotated[Str, about("Platform: auto, cpu, or a platform plugin's name.")] = "auto"
     tp_size: Annotated[Annotated[int, Meta(ge=1, le=64)], about("Tensor-parallel ranks, one process each.")] = 1
     attention_backend: Annotated[Str | None, about("Attention backend by name; default: chosen by capability.")] = None
+    prefill_attention_backend: Annotated[
+        Str | None, about("The same for steps with prompts in them; goes before --attention-backend.")
+    ] = None
+    decode_attention_backend: Annotated[
+        Str | None, about("The same for steps of single tokens; goes before --attention-backend.")
+    ] = None
     quantization: Annotated[
         Str | None, about("Quantization method by name; default: what the checkpoint's config.json asks for.")
     ] = None
@@ -168,6 +174,9 @@ class ServerConfig(EngineConfig, frozen=True, kw_only=True):
 
     host: Annotated[Str, about("Address to listen on.")] = "127.0.0.1"
     port: Annotated[Port, about("Port to listen on; 0 takes a free one.")] = 30000
+    api_workers: Annotated[
+        Annotated[int, Meta(ge=1, le=64)], about("Processes for HTTP and text that share the port.")
+    ] = 1
     served_model_name: Annotated[Str | None, about("Name in /v1/models; default: model_path.")] = None
     api_key: Annotated[Str | None, about("Bearer key asked of every client.")] = None
     admin_api_key: Annotated[Str | None, about("Separate key asked on control endpoints.")] = None

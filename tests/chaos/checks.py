@@ -54,7 +54,7 @@ def check_lives(loop: EngineLoop, client: ZmqClient) -> None:
     """While no message is on its way: engine and client know of the same requests."""
     scheduler = loop.engine.scheduler
     inside = {rid: request.asked.epoch for rid, request in scheduler.requests.items()}
-    waiting = {rid for group in client._quarantine._groups for rid in group} | set(client._quarantine._rest)
+    waiting = {rid for group in client._recovery.quarantine._groups for rid in group} | set(client._recovery.quarantine._rest)
     outside = {rid: s.record.epoch for rid, s in client._streams.items() if rid not in waiting}
     if not scheduler.lives.outbox:
         assert inside == outside, f"the engine has {inside}, the client {outside}"
@@ -71,7 +71,7 @@ def check_idle(loop: EngineLoop, client: ZmqClient, device: Device) -> None:
     assert not len(scheduler.queue) and not scheduler.queue.tokens and not scheduler.queue._passers
     assert not any(ledger.held()) and not scheduler.seats.occupied and not device.flights
     assert not scheduler.rows.in_flight.any() and not scheduler.sessions._running
-    assert not client._streams and not client._replies and not client._quarantine.active
+    assert not client._streams and not client._replies and not client._recovery.quarantine.active
     assert not loop.owner and not loop._branches
     scheduler.flush()
     ledger.check()

@@ -101,7 +101,7 @@ def paged_attention(
     window = getattr(module, "sliding_window", None) if sliding_window is UNSET else sliding_window
     call = AttentionCall(
         layer=layer,
-        q=_by_token(query),
+        q=_by_token(query).contiguous(),
         k=_by_token(key),
         v=_by_token(value),
         scale=query.shape[-1] ** -0.5 if scaling is None else float(scaling),
@@ -113,7 +113,8 @@ def paged_attention(
 
 
 def _by_token(x: torch.Tensor) -> torch.Tensor:
-    return x[0].transpose(0, 1).contiguous()  # [1, heads, tokens, dim] -> [tokens, heads, dim]
+    by_token = x[0].transpose(0, 1)  # [1, heads, tokens, dim] -> [tokens, heads, dim]
+    return by_token if by_token.stride(-1) == 1 else by_token.contiguous()
 
 
 def _check(module: torch.nn.Module, mask: Any, is_causal: bool | None, layer: Any, step: Any, batch: int) -> None:

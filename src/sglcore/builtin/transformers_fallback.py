@@ -9,16 +9,18 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from sglcore.builtin.transformers_architecture import one_line, refusal, resolve
 from sglcore.builtin.transformers_attention import KWARG, NAME, PagedStep, install
-from sglcore.builtin.transformers_modules import pin_rope, use_ops
-from sglcore.builtin.transformers_probe import check_positions, probe
+from sglcore.builtin.transformers_capture import hindrance
+from sglcore.builtin.transformers_probe import MixingStep, ProbeStep, check_positions, probe, trial
+from sglcore.builtin.transformers_rope import pin_rope
+from sglcore.builtin.transformers_swaps import SWITCH, switched_on, use_ops
 from sglcore.contracts.models import KVGroup
 from sglcore.errors import ConfigError
 
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
     from sglcore.contracts.models import BuildContext, ForwardInputs
-
+log = logging.getLogger("sglcore.models")
+T = TypeVar("T")
 
 PADDING_WARNING = "warn_if_padding_and_no_attention_mask"
 
@@ -37,15 +40,20 @@ class TransformersModel:
     Built without memory for weights: a probe on the meta device shows each attention layer's shapes. The same
     probe on the loaded model proves that every layer still comes through the interface, once.
     forward_calls, attention_calls: how often the model and its attention layers ran since loading.
+    graph_safe: whether `forward` may be captured; False until there are weights to try it with.
+    model_modules: which of its modules the platform's kernels stand in for (`SwapTable.rows`).
     """
 
+    graph_safe = False
+
     def __init__(self, ctx: BuildContext, *, replace_modules: bool = True) -> None:
-        """replace_modules: run linear maps and plain RMSNorms on `ctx.ops`.
+        """replace_modules: run known modules on `ctx.ops`, see `transformers_swaps`; the environment may forbid it.
 
         Raises ConfigError for an architecture that cannot be served.
         """
         self.ctx = ctx
-        self.replace_modules = replace_modules
+        self.replace_modules = replace_modules and switched_on()
+        self.model_modules: list[dict[str, Any]] = []
         self.forward_calls = 0
         self.attention_calls = 0
         with quiet():
@@ -102,8 +110,10 @@ class TransformersModel:
             self._finish(_settle(model))
 
     def load_dummy(self, seed: int) -> None:
-        """Random weights as Transformers initialises the architecture, from `seed`."""
-        with quiet(), torch.random.fork_rng(devices=[]):
+        """Random weights as Transformers initialises the architecture, from `seed`, drawn on the context's device."""
+        device = self.ctx.device
+        others = {} if device.type in ("cpu", "meta") else {"devices": [device], "device_type": device.type}
+        with quiet(), device, torch.random.fork_rng(**(others or {"devices": []})):
             torch.manual_seed(seed)
             self._finish(self._from_config(self.ctx.dtype))
 
@@ -124,12 +134,32 @@ class TransformersModel:
         torch.nn.Module.to(model, self.ctx.device)
         model.eval().requires_grad_(False)
         if self.replace_modules:
-            use_ops(model, self.ctx.ops)
-        layers, width = probe(self.architecture, model)
+            self._swap(model)
+        layers, width = self._told(lambda: probe(self.architecture, model))
         check_positions(self.architecture, model)
         if layers != self.layers or width != self.vocab_size:
             raise refusal(self.architecture, "the loaded model differs in shape from the one its config describes")
+        decode = trial(self.architecture, model)
+        why = hindrance(model, self.ctx.device, lambda: decode(ProbeStep()))
+        self.graph_safe = why is None
+        if why is not None:
+            log.info("%s is not captured: %s.", self.architecture, why)
         self.module = model
+
+    def _swap(self, model: PreTrainedModel) -> None:
+        """Put kernels in the place of known modules, and tell of it."""
+        table = use_ops(model, self.ctx.ops, lambda: trial(self.architecture, model)(MixingStep()))
+        self.model_modules = table.rows()
+        log.info("Modules of %s:\n%s", self.architecture, "\n".join(table.lines()))
+
+    def _told(self, run: Callable[[], T]) -> T:
+        """What `run` returns; where it fails on swapped modules, the error names the way round them."""
+        try:
+            return run()
+        except ConfigError as error:
+            if not self.model_modules:
+                raise
+            raise ConfigError(error.message, remedy=f"{error.remedy} {SWITCH}=0 leaves its modules alone.") from error
 
     def forward(self, inputs: ForwardInputs) -> torch.Tensor:
         """One call for all rows of the step -> logits float32 [samples, vocab]."""
@@ -153,7 +183,8 @@ class TransformersModel:
                 inputs.extra["hidden_states"] = output.hidden_states[-1][0].index_select(0, inputs.hidden_index)
             self.forward_calls += 1
             self.attention_calls += step.calls
-            return logits[: logits.shape[0] if index is None else len(index)].float()
+            logits = logits[: logits.shape[0] if index is None else len(index)]
+            return logits.float() if inputs.logits is None else inputs.logits.copy_(logits)
 
 
 def _text(config: PreTrainedConfig) -> Any:

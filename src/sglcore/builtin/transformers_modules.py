@@ -1,9 +1,13 @@
-"""Replaces parts of a loaded Transformers model by the platform's kernels, where that changes no result."""
+"""Modules that stand in for those of a Transformers model and compute on the platform's kernels.
+
+Each takes inputs of any leading shape, as the modules it stands in for. Where model code may read a layer's weight,
+an empty one on the meta device tells shape and type and holds no memory.
+"""
 
 from __future__ import annotations
 
-import inspect
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -13,12 +17,11 @@ if TYPE_CHECKING:
 
 
 class OpsLinear(nn.Module):
-    """A linear map on the platform's kernel, for inputs [..., in]."""
+    """A linear map, for inputs [..., in]."""
 
     def __init__(self, ops: Ops, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        # Some model code reads its layer's weight.dtype; this stand-in tells it and holds no memory.
         self.weight = torch.empty(weight.shape, dtype=weight.dtype, device="meta")
         self.op = ops.linear(weight, bias)
 
@@ -29,7 +32,7 @@ class OpsLinear(nn.Module):
 
 
 class OpsRMSNorm(nn.Module):
-    """Root-mean-square norm on the platform's kernel, over the last dimension."""
+    """Root-mean-square norm over the last dimension."""
 
     def __init__(self, ops: Ops, weight: torch.Tensor, eps: float) -> None:
         super().__init__()
@@ -37,81 +40,86 @@ class OpsRMSNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [..., dim] -> the same shape."""
-        flat = x.reshape(-1, x.shape[-1]).contiguous()
-        return self.ops.rms_norm(flat, self.weight, self.eps).view(x.shape)
+        if x.is_contiguous() or x.dim() < 4:
+            flat = x.reshape(-1, x.shape[-1])
+        else:
+            flat = x.flatten(0, -3)  # heads out of a joint projection, read where they are
+        if flat.stride(-1) != 1:
+            flat = flat.contiguous()
+        return self.ops.rms_norm(flat, self.weight, self.eps).reshape(x.shape)
 
 
-def use_ops(model: nn.Module, ops: Ops) -> int:
-    """Swap plain linear and RMSNorm modules for kernels of `ops`; returns how many were swapped.
+class OpsEmbedding(nn.Module):
+    """A table of vectors."""
 
-    Only exact types are touched: a subclass may compute something else. A norm is swapped when the kernel gives
-    what the module gives, tried on random input.
+    def __init__(self, ops: Ops, table: nn.Embedding) -> None:
+        super().__init__()
+        self.ops, self.weight = ops, table.weight  # the very parameter: an output layer may be tied to it
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """ids int [...] -> [..., hidden]."""
+        return self.ops.embedding(ids.reshape(-1), self.weight).view(*ids.shape, self.weight.shape[1])
+
+
+class OpsGatedMLP(nn.Module):
+    """down(silu(gate(x)) * up(x)), with gate and up in one product."""
+
+    def __init__(self, ops: Ops, gate: nn.Linear, up: nn.Linear, down: nn.Linear) -> None:
+        super().__init__()
+        self.gate_up = OpsLinear(ops, *joined((gate, up)))
+        self.down = OpsLinear(ops, *joined((down,)))
+        self.ops = ops
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [..., hidden] -> the same shape."""
+        flat = x.reshape(-1, x.shape[-1])
+        return self.down(self.ops.silu_mul(self.gate_up(flat))).view(x.shape)
+
+
+class JointLinear:
+    """Several linear maps of one input in one product: the first that is called computes it, the others find it.
+
+    Right for any calls: what is found was computed from the very tensor that is given. Nothing is kept beyond the call
+    of the last part.
     """
-    swapped = 0
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            new = _linear(child, ops) or _norm(child, ops)
-            if new is not None:
-                setattr(parent, name, new)
-                swapped += 1
-    return swapped
+
+    def __init__(self, ops: Ops, layers: Sequence[nn.Linear]) -> None:
+        self.sizes = [layer.out_features for layer in layers]
+        self.whole = OpsLinear(ops, *joined(layers))
+        self._x: torch.Tensor | None = None
+        self._parts: tuple[torch.Tensor, ...] = ()
+        self._left: set[int] = set()
+
+    def part(self, index: int, x: torch.Tensor) -> torch.Tensor:
+        """x [..., in] -> part `index` of the product, [..., out], a slice of it."""
+        if x is not self._x or index not in self._left:
+            self._parts = self.whole(x).split(self.sizes, -1)
+            self._x, self._left = x, set(range(len(self.sizes)))
+        self._left.discard(index)
+        found = self._parts[index]
+        if not self._left:
+            self._x, self._parts = None, ()
+        return found
 
 
-def _linear(module: nn.Module, ops: Ops) -> OpsLinear | None:
-    from transformers.pytorch_utils import Conv1D
+class JointPart(nn.Module):
+    """One of the maps of a `JointLinear`."""
 
-    if _is_hooked(module):
-        return None
-    if type(module) is nn.Linear:
-        weight = module.weight.detach()  # [out, in]
-        return OpsLinear(ops, weight, None if module.bias is None else module.bias.detach())
-    if type(module) is Conv1D:
-        weight = module.weight.detach().t().contiguous()  # stored [in, out]
-        return OpsLinear(ops, weight, module.bias.detach())
-    return None
+    def __init__(self, joint: JointLinear, index: int, like: nn.Linear) -> None:
+        super().__init__()
+        self.joint, self.index = joint, index
+        self.out_features, self.in_features = like.out_features, like.in_features
+        self.weight = torch.empty(like.weight.shape, dtype=like.weight.dtype, device="meta")
 
-
-def _norm(module: nn.Module, ops: Ops) -> OpsRMSNorm | None:
-    weight, eps = getattr(module, "weight", None), getattr(module, "variance_epsilon", None)
-    if not type(module).__name__.endswith("RMSNorm") or _is_hooked(module):
-        return None
-    if not isinstance(eps, float) or not isinstance(weight, torch.Tensor) or weight.dim() != 1:
-        return None
-    if len(inspect.signature(module.forward).parameters) != 1:
-        return None
-    generator = torch.Generator().manual_seed(0)
-    sample = torch.randn(3, weight.shape[0], generator=generator).to(weight.device, weight.dtype)
-    wanted = module(sample)
-    got = ops.rms_norm(sample, weight.detach(), eps)
-    exact = got.dtype == wanted.dtype and torch.allclose(got, wanted, rtol=1e-5, atol=1e-5)
-    return OpsRMSNorm(ops, weight.detach(), eps) if exact else None
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [..., in] -> [..., out], the last dimension contiguous."""
+        return self.joint.part(self.index, x)
 
 
-def _is_hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
-def pin_rope(model: nn.Module, max_positions: int) -> None:
-    """Stop rotary embeddings from choosing frequencies by the longest position of the step.
-
-    Transformers does so for the types "dynamic" and "longrope"; with many rows in a step and keys in a cache,
-    one row's length would change another's result. "longrope" takes its long factors when the config allows
-    positions past the original length and else the short ones; "dynamic" keeps its base frequencies,
-    which are right up to the length of the config.
-    """
-    for module in model.modules():
-        kinds: Any = getattr(module, "rope_type", None)
-        if isinstance(kinds, str):
-            module.__dict__["rope_type"] = _pinned(module, kinds, max_positions, {})
-        elif isinstance(kinds, dict):
-            pinned = {k: _pinned(module, v, max_positions, {"layer_type": k}) for k, v in kinds.items()}
-            module.__dict__["rope_type"] = pinned
-
-
-def _pinned(module: nn.Module, kind: str, max_positions: int, kwargs: dict[str, str]) -> str:
-    buffer = next(module.buffers(), None)
-    if kind == "longrope" and buffer is not None and not buffer.is_meta:
-        # Called with the last position there can be, it settles on its factors.
-        last = torch.full((1, 1), max_positions - 1, device=buffer.device)
-        module(torch.empty(1, 1, 1, device=buffer.device, dtype=buffer.dtype), last, **kwargs)
-    return "pinned" if kind == "longrope" or "dynamic" in kind else kind
+def joined(layers: Sequence[nn.Linear]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(weight [sum of outs, in], bias or None): the layers' own where there is one of them, else copies."""
+    weights = [layer.weight.detach() for layer in layers]
+    biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+    if len(layers) == 1:
+        return weights[0], biases[0] if biases else None
+    return torch.cat(weights), torch.cat(biases) if biases else None

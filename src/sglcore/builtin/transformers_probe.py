@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
 from sglcore.builtin.transformers_architecture import one_line, refusal
-from sglcore.builtin.transformers_attention import KWARG, AttentionCall
+from sglcore.builtin.transformers_attention import KWARG, AttentionCall, AttentionStep
 from sglcore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,6 +44,27 @@ class ProbeStep:
         return call.q[..., :v_dim].contiguous()  # [tokens, heads, v_dim]
 
 
+@dataclass(slots=True)
+class MixingStep(ProbeStep):
+    """Answers with a sum of queries, keys and values, so that a change in any of them shows behind the attention."""
+
+    def attend(self, call: AttentionCall) -> torch.Tensor:
+        """-> [tokens, heads, v_dim]."""
+        heads, width = call.q.shape[1], call.v.shape[2]
+        groups = heads // call.k.shape[1]
+        k = call.k[..., :width].repeat_interleave(groups, 1)
+        return call.q[..., :width] + 0.5 * k + 0.25 * call.v.repeat_interleave(groups, 1)
+
+
+def trial(architecture: str, model: PreTrainedModel) -> Callable[[AttentionStep], torch.Tensor]:
+    """What runs a few tokens as a decoding step does, with the given step for the attention -> logits.
+
+    Inputs are made here and now. What is returned raises ConfigError naming the architecture where the model fails.
+    """
+    inputs = {"input_ids": _ids(model), "position_ids": _positions(model)}
+    return lambda step: _run(architecture, model, step, **inputs)
+
+
 def probe(architecture: str, model: PreTrainedModel) -> tuple[tuple[LayerShape, ...], int]:
     """Run a few tokens on the model's device, meta included -> (its attention layers, the width of its logits).
 
@@ -71,12 +93,17 @@ def _positions(model: PreTrainedModel) -> torch.Tensor:
     return torch.arange(TOKENS, device=model.device).unsqueeze(0)
 
 
-def _run(architecture: str, model: PreTrainedModel, step: ProbeStep, **inputs: torch.Tensor) -> torch.Tensor:
+def _ids(model: PreTrainedModel) -> torch.Tensor:
     padding = model.config.get_text_config().pad_token_id  # some models give it a position of its own
-    ids = torch.tensor([[i for i in range(TOKENS + 1) if i != padding][:TOKENS]], device=model.device)
+    return torch.tensor([[i for i in range(TOKENS + 1) if i != padding][:TOKENS]], device=model.device)
+
+
+def _run(architecture: str, model: PreTrainedModel, step: AttentionStep, **inputs: torch.Tensor) -> torch.Tensor:
+    if "input_ids" not in inputs:
+        inputs["input_ids"] = _ids(model)
     try:
         with torch.no_grad():
-            return model(input_ids=ids, use_cache=False, **inputs, **{KWARG: step}).logits
+            return model(use_cache=False, **inputs, **{KWARG: step}).logits
     except ConfigError as error:
         raise refusal(architecture, error.message) from None
     except Exception as error:  # model code may raise anything

@@ -97,11 +97,11 @@ GROUPS = (
     ),
     Group(
         "kernel backends",
-        "prefill-attention-backend decode-attention-backend sampling-backend grammar-backend mm-attention-backend "
+        "sampling-backend grammar-backend mm-attention-backend "
         "nsa-prefill-backend nsa-decode-backend disable-flashinfer-autotune flashinfer-mla-disable-ragged "
         "triton-attention-reduce-in-fp32 triton-attention-num-kv-splits triton-attention-split-tile-size "
         "disable-chunked-prefix-cache enable-fused-qk-norm-rope",
-        "--attention-backend names one backend for both prefill and decode.",
+        "--attention-backend, and a plugin of the family ops, choose kernels.",
     ),
     Group(
         "speculative decoding",

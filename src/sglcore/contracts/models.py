@@ -27,7 +27,8 @@ class ModelSpec(Spec):
     tensor_parallel: builds its share from `BuildContext.tp_rank`; without it, the constructor raises ConfigError
         where `tp_size` is more than 1. quantization: its linear layers ask
         `BuildContext.quant`, as those of `sglcore.layers` do. lora: its linear layers can take adapters.
-    graph_safe: its `forward` may be captured and replayed: it neither waits for the device nor looks at its values.
+    graph_safe: its `forward` may be captured and replayed: it neither waits for the device nor looks at its values. A
+        built model may have an attribute `graph_safe`, known once its weights are loaded, which then counts instead.
     hidden_states: gives hidden states where `ForwardInputs.hidden_index` asks for them.
     priority: breaks ties between models that serve one architecture (through `replaces`), highest first.
     """

@@ -24,6 +24,7 @@ from sglcore.engine.model_files import eos_token_ids, model_config, open_checkpo
 from sglcore.engine.phases import Phases
 from sglcore.engine.processors import Processors
 from sglcore.engine.ranks import Ranks
+from sglcore.engine.split_attention import SplitAttention
 from sglcore.errors import ConfigError
 from sglcore.memory.ledger import GroupPages, KVLedger
 from sglcore.memory.rows import RowTable
@@ -233,7 +234,9 @@ def _build_model(
     group: Collectives | None,
 ) -> tuple[Model, tuple[KVGroup, ...], AttentionBackend, Ops]:
     decision, hf = opened.decision, opened.hf
-    attention = plugins.registry("attention").factory(decision.attention.name)()
+    attention: AttentionBackend = plugins.registry("attention").factory(decision.attention.name)()
+    if decision.decode is not None:
+        attention = SplitAttention(attention, plugins.registry("attention").factory(decision.decode.name)())
     ops = build_ops(decision, platform, plugins)
     context = BuildContext(
         config=hf,
@@ -250,7 +253,8 @@ def _build_model(
     )
     model = plugins.registry("models").factory(decision.model.name)(context)
     groups = model.kv_groups()
-    check_attention(decision.attention, groups)
+    for spec in (decision.attention, decision.decoding):
+        check_attention(spec, groups)
     return model, groups, attention, ops
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -56,13 +56,14 @@ _ERRORS: dict[str, type[SglcoreError]] = {"ConfigError": ConfigError, "PluginErr
 
 
 class Child:
-    """The parent's handle on `python -m module`, given `start` as its first line."""
+    """The parent's handle on `python -m module`, given `start` as its first line. It inherits the descriptors `fds`."""
 
-    def __init__(self, module: str, start: msgspec.Struct) -> None:
+    def __init__(self, module: str, start: msgspec.Struct, fds: Sequence[int] = ()) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            pass_fds=fds,
             start_new_session=True,  # ctrl-C is the parent's to handle
         )
         assert self._process.stdin is not None

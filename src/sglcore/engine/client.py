@@ -12,10 +12,10 @@ import msgspec
 import zmq
 import zmq.asyncio
 
-from sglcore.engine.blackbox import digest
 from sglcore.engine.journal import Journal
 from sglcore.engine.messages import Abort, Call, FromEngine, Outputs, Reply, Submit
-from sglcore.engine.replay import CLEARED, Quarantine, Record
+from sglcore.engine.recovery import Opened, Recovery
+from sglcore.engine.replay import CLEARED, Record
 from sglcore.errors import EngineDead, RequestError
 from sglcore.request import FinishReason, GenerateRequest, RequestOutput
 
@@ -45,7 +45,9 @@ class ZmqClient:
     Between `suspend` and `resume` (an engine has died, another is starting) requests wait, and calls are refused.
     """
 
-    def __init__(self, address: str, seed: int = 0) -> None:
+    def __init__(self, address: str, seed: int = 0, identity: str = "") -> None:
+        """`identity`: how the engine knows this client, where somebody else must be able to name it."""
+        self._identity = identity
         self._context = zmq.asyncio.Context()
         self._socket = self._connected(address)
         self._encoder = msgspec.msgpack.Encoder()
@@ -55,13 +57,11 @@ class ZmqClient:
         self._numbers = itertools.count(1)
         self._seeds = random.Random(seed)
         self._journal = Journal()
-        self._quarantine = Quarantine()
+        self._recovery = Recovery()
         self._suspended = False
         self._dead: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reader: asyncio.Task[None] | None = None
-        self.replayed = 0  # requests told again to a new engine, over all deaths
-        self.poisoned = 0  # requests given up because they alone killed an engine
 
     @property
     def healthy(self) -> bool:
@@ -72,6 +72,16 @@ class ZmqClient:
     def ready(self) -> bool:
         """Whether an engine takes requests now."""
         return self._dead is None and not self._suspended
+
+    @property
+    def replayed(self) -> int:
+        """Requests told again to a new engine, over all deaths."""
+        return self._recovery.replayed
+
+    @property
+    def poisoned(self) -> int:
+        """Requests given up because they alone killed an engine."""
+        return self._recovery.poisoned
 
     @property
     def open(self) -> int:
@@ -91,17 +101,15 @@ class ZmqClient:
             await self._begin(request)
             while left:
                 outputs = await stream.queue.get()
-                self._raise_failure(outputs)
                 left -= sum(out.finish is not None for out in outputs)
+                self._raise_failure(outputs)
                 taken += sum(len(out.token_ids) for out in outputs)
                 yield outputs
         finally:
             del self._streams[request.rid]
-            told = self._journal.ended(request, stream.record.tokens[0][:taken], stream.record.since)
-            if told is not None and not stream.submitted and self.ready:
-                self._send_now(told)  # it ended while it waited to be run again
-            if self._quarantine.active and self._quarantine.gone(request.rid) and self.ready:
-                self._release()
+            self._remember(request, stream.record.tokens[0][:taken], stream)
+            if self._recovery.active:
+                self._recovery.gone(self, request.rid)
             if left and self.ready:
                 self._send_now(Abort(request.rid, exact=True, kept=taken if request.n == 1 else -1))
 
@@ -145,7 +153,7 @@ class ZmqClient:
 
     def suspend(self) -> None:
         """The engine is gone: hold everything. Calls that wait for an answer get none."""
-        self._suspended = True
+        self._suspended = self._recovery.held = True
         for stream in self._streams.values():
             stream.suspect, stream.submitted = stream.submitted, False
         for future in self._replies.values():
@@ -154,19 +162,41 @@ class ZmqClient:
 
     def resume(self, address: str, in_flight: set[bytes]) -> None:
         """A new engine listens at `address`; `in_flight`: what the black box says of the old one's last steps."""
+        self.reconnect(address)
+        for call in self._journal.tell():
+            self._send_now(call)
+        self._recovery.died({self: self.opened()}, in_flight)
+
+    def reconnect(self, address: str) -> None:
+        """Leave the old engine's address for the new one's."""
         self._socket.close()
         self._socket = self._connected(address)
         if self._reader is not None:
             self._reader.cancel()
             self._reader = asyncio.get_running_loop().create_task(self._read())
         self._suspended = False
-        for call in self._journal.tell():
-            self._send_now(call)
-        # Not those that came while there was none, under an id that flew: the black box knows ids only.
-        suspects = [rid for rid, stream in self._streams.items() if stream.suspect and digest(rid) in in_flight]
-        for rid in self._quarantine.died(suspects, list(self._streams), len(in_flight) - len(suspects)):
-            self._give_up(rid)
-        self._release()
+
+    def opened(self) -> list[Opened]:
+        """What is open now, in the order of coming."""
+        return [Opened(rid, stream.record.since, stream.suspect) for rid, stream in self._streams.items()]
+
+    def again(self, rids: list[str]) -> None:
+        """See `recovery.Side`."""
+        for rid in rids:
+            stream = self._streams.get(rid)
+            if stream is not None and not stream.submitted:
+                stream.submitted = True
+                self._send_now(Submit(stream.record.again(next(self._numbers))))
+
+    def give_up(self, rid: str) -> None:
+        """See `recovery.Side`."""
+        message = "This request ended the engine each time it was run, the last time alone; it is not run again."
+        self._end(rid, FinishReason("error", message=message, status=500, code="engine_death"))
+
+    def refuse(self, rid: str) -> None:
+        """See `recovery.Side`."""
+        message = f"A request with id {rid!r} is already running."
+        self._end(rid, FinishReason("error", message=message, status=400, code="duplicate_rid", param="rid"))
 
     def drop(self, reason: str) -> None:
         """End every open request with an error that its client may act on; the server is about to stop."""
@@ -188,6 +218,8 @@ class ZmqClient:
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
         socket.set_hwm(0)
+        if self._identity:
+            socket.setsockopt(zmq.IDENTITY, self._identity.encode())
         socket.connect(address)
         return socket
 
@@ -199,29 +231,23 @@ class ZmqClient:
         return msgspec.structs.replace(request, sampling=sampling)
 
     async def _begin(self, request: GenerateRequest) -> None:
-        if self._quarantine.active:
-            self._quarantine.wait(request.rid)
+        if self._dead is not None:
+            raise EngineDead(self._dead)
+        if self._recovery.active:
+            self._recovery.wait(self, request.rid)
         elif not self._suspended:  # else `resume` submits it with the others
             self._streams[request.rid].submitted = True
             await self._send(Submit(request))
-        elif self._dead is not None:
-            raise EngineDead(self._dead)
 
-    def _release(self) -> None:
-        for rid in self._quarantine.release():
-            stream = self._streams.get(rid)
-            if stream is not None:
-                self.replayed += 1
-                stream.submitted = True
-                self._send_now(Submit(stream.record.again(next(self._numbers))))
-
-    def _give_up(self, rid: str) -> None:
-        self.poisoned += 1
-        message = "This request ended the engine each time it was run, the last time alone; it is not run again."
-        self._end(rid, FinishReason("error", message=message, status=500, code="engine_death"))
+    def _remember(self, request: GenerateRequest, tokens: list[int], stream: Stream) -> None:
+        """A request has ended with these tokens, as far as its client took them."""
+        told = self._journal.ended(request, tokens, stream.record.since)
+        if told is not None and not stream.submitted and self.ready:
+            self._send_now(told)  # it ended while it waited to be run again
 
     def _end(self, rid: str, finish: FinishReason) -> None:
-        self._streams[rid].queue.put_nowait([RequestOutput(rid, 0, [], finish)])
+        if rid in self._streams:
+            self._streams[rid].queue.put_nowait([RequestOutput(rid, 0, [], finish)])
 
     def _raise_failure(self, outputs: list[RequestOutput]) -> None:
         if self._dead is not None and not outputs:
@@ -305,11 +331,9 @@ class ZmqClient:
                 self._examine(rid, record)
 
     def _examine(self, rid: str, record: Record) -> None:
-        if not self._quarantine.active:
-            return
         settled = record.deliveries >= CLEARED or len(record.ended) == record.request.n
-        if settled and self._quarantine.cleared(rid):
-            self._release()
+        if settled and self._recovery.active:
+            self._recovery.cleared(self, rid)
 
 
 def _restarting() -> RequestError:

@@ -84,7 +84,8 @@ def graph_sizes(loaded: Loaded, config: EngineConfig, rows: int) -> tuple[int, .
     from sglcore.runner.graphs import sizes_up_to
 
     chosen = loaded.decision
-    able = chosen.platform.graph and chosen.model.graph_safe and chosen.attention.graph_safe and loaded.ops.graph_safe
+    model = getattr(loaded.model, "graph_safe", chosen.model.graph_safe)  # one for any architecture learns it at load
+    able = chosen.platform.graph and model and chosen.decoding.graph_safe and loaded.ops.graph_safe
     if config.disable_cuda_graph or not able or loaded.group is not None:
         return ()
     return tuple(sizes_up_to(min(rows, config.cuda_graph_max_bs or 512), config.cuda_graph_bs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -42,8 +43,9 @@ class Journal:
             return None
         self._sessions[session.id] = said = self._sessions.pop(session.id)
         told = {"rid": request.rid, "session": session, "input_ids": request.input_ids, "since": since}
-        said.append(("restore_session", told | {"output_ids": pack_ids(list(tokens))}))
-        return Call(0, *said[-1])
+        call = ("restore_session", told | {"output_ids": pack_ids(list(tokens))})
+        insort(said, call, key=lambda other: float(other[1].get("since", -1.0)))  # several processes tell of ends
+        return Call(0, *call)
 
     def tell(self) -> Iterator[Call]:
         """For a new engine, in order; nobody waits for the answers."""

@@ -44,6 +44,7 @@ class EngineLoop:
         self.waiting = False
         self.owner: dict[str, bytes] = {}  # rid -> client
         self._branches: dict[str, int] = {}  # rid -> branches not finished
+        self._left: set[bytes] = set()  # clients that are gone
         self._observers = Observers(hooks, engine.stats)
         self._admit = hooks.admit_request if hooks.admit_request.get_hookimpls() else None
         self._calls: dict[str, Callable[..., Any]] = {
@@ -56,6 +57,7 @@ class EngineLoop:
             "open_session": engine.open_session,
             "close_session": engine.close_session,
             "restore_session": engine.restore_session,
+            "leave": self._leave,
         }
 
     def run(self) -> None:
@@ -114,7 +116,21 @@ class EngineLoop:
         while self.engine.scheduler.paused and self.engine.has_work:
             self._hand_out(self.engine.step())
 
+    def _leave(self, client: str) -> int:
+        """A client is gone: its requests are aborted, and what of it is still on its way here is ignored.
+
+        Returns how many they were.
+        """
+        scheduler, identity = self.engine.scheduler, client.encode()
+        self._left.add(identity)
+        mine = [rid for rid, owner in self.owner.items() if owner == identity and rid in scheduler.requests]
+        met = sum(scheduler.abort(rid) for rid in mine)
+        self._hand_out(scheduler.take_outbox())
+        return met
+
     def _submit(self, client: bytes, request: GenerateRequest) -> None:
+        if client in self._left:
+            return
         try:
             if self._admit is not None:
                 self._admit(request=request)

@@ -11,12 +11,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from sglcore.config import EngineConfig
 from sglcore.engine.blackbox import in_flight
 from sglcore.engine.child import Beat
-from sglcore.engine.client import ZmqClient
 from sglcore.engine.phases import Progress
 from sglcore.engine.workers import EngineProcess
 from sglcore.errors import SglcoreError
@@ -24,6 +23,22 @@ from sglcore.errors import SglcoreError
 log = logging.getLogger("sglcore.engine")
 
 CHECK_SECONDS = 1.0
+
+
+class EngineUser(Protocol):
+    """Who is told of an engine's death and of the next one: a client, or who speaks for several."""
+
+    def from_thread(self, call: Callable[..., Any], *arguments: Any) -> None:
+        """Run one of the three below where its owner's event loop runs."""
+
+    def suspend(self) -> None:
+        """The engine is gone."""
+
+    def resume(self, address: str, in_flight: set[bytes]) -> None:
+        """Another one listens at `address`; `in_flight` is what the old one's black box says."""
+
+    def fail(self, reason: str) -> None:
+        """There will be none again."""
 
 
 class Supervisor:
@@ -35,7 +50,7 @@ class Supervisor:
         self._engine = make()
         self._restarts: deque[float] = deque()  # when, monotonic
         self._stopping = threading.Event()
-        self._client: ZmqClient | None = None
+        self._client: EngineUser | None = None
         self.restarts = 0
         self.last_beat = time.monotonic()
         self.resumed_in = 0.0  # seconds from the latest death to the replay
@@ -53,7 +68,7 @@ class Supervisor:
         """The first start: what keeps the engine from it is the caller's to report."""
         return self._engine.wait_ready(tell)
 
-    def watch(self, client: ZmqClient) -> None:
+    def watch(self, client: EngineUser) -> None:
         """From now on deaths are followed by restarts."""
         self._client = client
         self._watch()

@@ -38,8 +38,8 @@ def negotiate(config: EngineConfig, hf: dict[str, Any], plugins: Plugins) -> Dec
         raise ConfigError(
             "The model's config.json names no `architectures`.", remedy='Add it, e.g. ["LlamaForCausalLM"].'
         )
-    named = {"platforms": demand.device, "quant": demand.quantization, "attention": demand.attention}
-    for family, name in named.items():
+    named = [("platforms", demand.device), ("quant", demand.quantization), ("attention", demand.attention)]
+    for family, name in [*named, ("attention", demand.decode_attention)]:
         if name:
             plugins.registry(family).spec(name)
     for name in demand.architectures:

@@ -53,6 +53,12 @@ class Decision:
     kv_dtype: str
     demand: Demand
     verdicts: tuple[Verdict, ...]
+    decode: AttentionSpec | None = None  # of steps of single tokens, where that is another backend
+
+    @property
+    def decoding(self) -> AttentionSpec:
+        """Who serves steps of single tokens."""
+        return self.decode or self.attention
 
     @property
     def choice(self) -> dict[str, Any]:
@@ -63,6 +69,7 @@ class Decision:
             "model": self.model.name,
             "quantization": self.quant.name if self.quant else None,
             "attention": self.attention.name,
+            "decode_attention": self.decoding.name,
             "kv_dtype": self.kv_dtype,
             "page_size": self.demand.page_size,
             "features": [feature for feature, _ in self.demand.features],

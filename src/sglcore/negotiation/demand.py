@@ -25,16 +25,17 @@ RULED_OUT = {"sliding_window": "sliding_window", "soft_cap": "attn_logit_softcap
 class Demand:
     """All that candidates are measured by. Empty strings and tuples: nothing was asked, or config.json does not say.
 
-    device, attention, quantization: plugins named by flags. dtype, kv_dtype: torch's names, or "auto". stored: the
-    checkpoint's type. unneeded: needs of the model family that config.json rules out. quant_method, bits, group_size:
-    of the checkpoint. page_size: 0 for what the platform likes best. features: capabilities that every chosen plugin
-    must have, with the flag that asks.
+    device, attention, decode_attention, quantization: plugins named by flags. dtype, kv_dtype: torch's names, or
+    "auto". stored: the checkpoint's type. unneeded: needs of the model family that config.json rules out. quant_method,
+    bits, group_size: of the checkpoint. page_size: 0 for what the platform likes best. features: capabilities that
+    every chosen plugin must have, with the flag that asks.
     """
 
     architectures: tuple[str, ...] = ()
     model_impl: str = "auto"
     device: str = ""
     attention: str = ""
+    decode_attention: str = ""
     quantization: str = ""
     dtype: str = "auto"
     kv_dtype: str = "auto"
@@ -57,7 +58,8 @@ def demand_of(config: EngineConfig, hf: dict[str, Any]) -> Demand:
         architectures=tuple(hf.get("architectures") or ()),
         model_impl=config.model_impl,
         device="" if config.device == "auto" else config.device,
-        attention=config.attention_backend or "",
+        attention=config.prefill_attention_backend or config.attention_backend or "",
+        decode_attention=config.decode_attention_backend or config.attention_backend or "",
         quantization=config.quantization or "",
         dtype=DTYPES.get(config.dtype, config.dtype),
         kv_dtype=DTYPES.get(config.kv_cache_dtype, config.kv_cache_dtype),

@@ -57,8 +57,10 @@ class Solver:
             raise self._refused(f"Platform {platform.name} {unmet.text}.", "Change the flag that asks, or --device.")
         setting = replace(setting, quant=self._quant(setting))
         model, attention = self._model(setting)
+        decode = self._decode(setting, model, attention)
         ops = self._ops(setting)
-        return Decision(platform, model, attention, setting.quant, ops, dtype, kv_dtype, self.demand, self._rows())
+        rows, quant = self._rows(), setting.quant
+        return Decision(platform, model, attention, quant, ops, dtype, kv_dtype, self.demand, rows, decode)
 
     # -- families --
 
@@ -128,6 +130,30 @@ class Solver:
             raise self._unserved("attention", NO_ATTENTION.removesuffix(": "), named, "--attention-backend", remedy)
         spec: AttentionSpec = chosen.spec
         return spec
+
+    def _decode(self, setting: Setting, model: ModelSpec, chosen: AttentionSpec) -> AttentionSpec | None:
+        """Another backend for steps of single tokens: the one named, or who says that it serves them better."""
+        named = self.demand.decode_attention
+        hooked = self.verdicts["attention", chosen.name].constraint == "hook"
+        if named == chosen.name or (not named and (self.demand.attention or hooked)):
+            return None
+        fits, flag = {}, "--decode-attention-backend"
+        for offer in self.offers["attention"]:
+            unmet = (
+                next(attention_unmet(offer.spec, setting, model.needs), None) if offer.spec else Unmet("", offer.broken)
+            )
+            if unmet is None:
+                fits[offer.name] = offer
+            elif offer.name == named:
+                raise self._refused(f"{flag} {named}: {unmet.text}.", "Choose another, or leave the flag out.")
+        best_name = named or max(
+            sorted(fits), key=lambda name: (_decode_priority(fits[name].spec), name == chosen.name)
+        )
+        if best_name == chosen.name:
+            return None
+        self._note("attention", fits[best_name], "chosen", Unmet("decode_priority", "for steps of single tokens"))
+        found: AttentionSpec = fits[best_name].spec
+        return found
 
     def _ops(self, setting: Setting) -> tuple[tuple[str, str], ...]:
         """(op, name of the plugin whose kernel replaces the platform's own)."""
@@ -211,3 +237,7 @@ class Solver:
     def _rows(self) -> tuple[Verdict, ...]:
         order = list(self.offers)
         return tuple(sorted(self.verdicts.values(), key=lambda v: (order.index(v.family), v.name)))
+
+
+def _decode_priority(spec: AttentionSpec) -> int:
+    return spec.priority if spec.decode_priority is None else spec.decode_priority

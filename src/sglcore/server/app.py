@@ -60,7 +60,7 @@ def core_routes(context: RouteContext) -> list[RouteEntry]:
     if context.config.serves("native"):
         entries += [*native_routes(face), *session_routes(face), *tokenization_routes(face)]
     entries += [*health_routes(face), *vital_routes(face.vitals), *info_routes(face, faults, plan), *admin_routes(face)]
-    return entries + (metrics_routes(metrics, context.engine) if context.config.enable_metrics else [])
+    return entries + (metrics_routes(metrics, context.engine, face.peers) if context.config.enable_metrics else [])
 
 
 def _check_entries(entries: list[RouteEntry]) -> None:

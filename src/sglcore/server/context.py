@@ -10,6 +10,7 @@ from sglcore.contracts.routes import ModelInfo
 from sglcore.contracts.services import EngineClient, TextService
 from sglcore.isolation import Faults
 from sglcore.registry import Registry
+from sglcore.server.counts import Peers
 from sglcore.server.parsers import AnswerParsers
 from sglcore.server.vitals import Vitals
 
@@ -20,6 +21,7 @@ class ServerContext:
 
     faults: what plugins have got wrong in this process. plugin_plan: digest of the plan it runs with.
     vitals: None stands for those of `engine` alone. processors: those that requests may name; None for none.
+    peers: the other API workers; None where this process is the only one.
     """
 
     config: ServerConfig
@@ -31,3 +33,4 @@ class ServerContext:
     plugin_plan: str = ""
     vitals: Vitals | None = None
     processors: Registry[LogitsProcessorSpec] | None = None
+    peers: Peers | None = None

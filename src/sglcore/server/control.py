@@ -13,6 +13,7 @@ from sglcore.errors import EngineDead, RequestError, SglcoreError
 from sglcore.isolation import Faults
 from sglcore.native.facts import model_info, redacted, version
 from sglcore.request import GenerateRequest, SamplingParams, pack_ids
+from sglcore.server.counts import Counts, summed
 from sglcore.server.disconnect import while_connected
 from sglcore.server.errors import json_response
 from sglcore.server.face import Face
@@ -60,21 +61,36 @@ def info_routes(face: Face, faults: Faults, plan: str) -> list[RouteEntry]:
     async def server_info(_: Request) -> Response:
         engine = await _engine_info(face)
         decisions = engine.pop("decisions", None)
+        counted = await _counted(face, faults)
         return json_response(
             redacted(face.context.config)
             | {
                 "version": version(),
                 "decisions": decisions,
                 "internal_states": [engine],
-                "ignored_request_fields": face.metrics.ignored,
+                "ignored_request_fields": counted.ignored,
                 "plugin_plan": plan,
-                "plugin_errors": faults.rows(),
+                "plugin_errors": counted.faults,
                 **face.vitals.facts(),
+                **_worker(face),
             }
         )
 
     pairs = (("model_info", model_facts), ("server_info", server_info))
     return [RouteEntry(f"/{old}{name}", call, ("GET",), "user") for name, call in pairs for old in ("", "get_")]
+
+
+async def _counted(face: Face, faults: Faults) -> Counts:
+    """What is counted in processes, of all of them."""
+    if face.peers is None:
+        return Counts(faults=faults.rows(), ignored=face.metrics.ignored)
+    return summed([face.metrics.counts(), *await face.peers.counts()])
+
+
+def _worker(face: Face) -> dict[str, Any]:
+    if face.peers is None:
+        return {}
+    return {"api_worker": face.peers.index, "api_worker_restarts": face.peers.restarts}
 
 
 async def _engine_info(face: Face) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from sglcore.contracts.logits_processors import LogitsProcessorSpec
 from sglcore.contracts.routes import ModelInfo, RouteContext
 from sglcore.engine.processor_check import check_processor
 from sglcore.registry import Registry
+from sglcore.server.counts import Peers
 from sglcore.server.generation import Generation
 from sglcore.server.metrics import ServerMetrics
 from sglcore.server.parsers import AnswerParsers
@@ -30,6 +31,7 @@ class Face:
     parsers: AnswerParsers
     vitals: Vitals
     processors: Registry[LogitsProcessorSpec]
+    peers: Peers | None = None
 
     @classmethod
     def of(cls, context: RouteContext, metrics: ServerMetrics) -> Face:
@@ -39,7 +41,7 @@ class Face:
         vitals = getattr(context, "vitals", None) or Vitals(context.engine)
         processors = getattr(context, "processors", None) or Registry("logits_processors", [])
         generation, prompts = Generation(context, metrics), Prompts(context)
-        return cls(context, generation, metrics, prompts, names, parsers, vitals, processors)
+        return cls(context, generation, metrics, prompts, names, parsers, vitals, processors, getattr(context, "peers", None))
 
     def check_processor(self, name: str | None, arguments: Mapping[str, Any] | None, prefix: str = "") -> None:
         """Raises RequestError where no logits processor `name` can be used with these arguments; `prefix` stands before

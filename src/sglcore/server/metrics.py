@@ -1,7 +1,7 @@
 """Prometheus metrics under SGLang's names, with prefix `sglcore:` and label `model_name`.
 
-Counters and histograms are fed by the generation path of this process; gauges are asked of the engine when
-/metrics is read. All live in a registry of their own.
+Counters and histograms are fed by the generation path of this process, and added to those of the other API workers
+where there are several; gauges are asked of the engine when /metrics is read. All live in a registry of their own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -23,6 +23,7 @@ from sglcore.contracts.services import EngineClient
 from sglcore.errors import SglcoreError
 from sglcore.isolation import Faults
 from sglcore.server.cache_metrics import CacheMetrics
+from sglcore.server.counts import Counts, Peers, Together, families, summed
 
 ENGINE_GAUGES = {
     "num_running_reqs": "Requests that hold a seat.",
@@ -54,7 +55,8 @@ class ServerMetrics:
 
     def __init__(self, model_name: str, faults: Faults | None = None) -> None:
         self.registry = CollectorRegistry()
-        self._plugin_errors = PluginErrors(faults or Faults())
+        self._faults = faults or Faults()
+        self._plugin_errors = PluginErrors(self._faults)
         self.registry.register(self._plugin_errors)
         self._cache = CacheMetrics(model_name)
         self.registry.register(self._cache)
@@ -64,10 +66,12 @@ class ServerMetrics:
             name: Gauge(f"sglcore:{name}", text, ["model_name"], registry=self.registry).labels(model_name)
             for name, text in ENGINE_GAUGES.items()
         }
-        self._counters = {
-            name: Counter(f"sglcore:{name}", text, ["model_name"], registry=self.registry).labels(model_name)
+        counters = {
+            name: Counter(f"sglcore:{name}", text, ["model_name"], registry=self.registry)
             for name, text in COUNTERS.items()
         }
+        self._own: list[Collector] = list(counters.values())
+        self._counters = {name: counter.labels(model_name) for name, counter in counters.items()}
         self._first = self._histogram("time_to_first_token_seconds", "From receipt to the first token.", TTFT)
         self._between = self._histogram("inter_token_latency_seconds", "Between two tokens.", INTER_TOKEN)
         self._whole = self._histogram("e2e_request_latency_seconds", "From receipt to the last token.", END_TO_END)
@@ -77,10 +81,13 @@ class ServerMetrics:
             ["model_name", "field"],
             registry=self.registry,
         )
+        self._own.append(self._ignored)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         full = f"sglcore:{name}"
-        return Histogram(full, text, ["model_name"], buckets=buckets, registry=self.registry).labels(self._label)
+        histogram = Histogram(full, text, ["model_name"], buckets=buckets, registry=self.registry)
+        self._own.append(histogram)
+        return histogram.labels(self._label)
 
     def count_ignored(self, fields: list[str]) -> None:
         """Count fields of a request that have no effect; at most MAX_FIELDS names are told apart."""
@@ -109,8 +116,12 @@ class ServerMetrics:
     def ended(self, seconds: float) -> None:
         self._whole.observe(seconds)
 
-    async def render(self, engine: EngineClient) -> bytes:
-        """The exposition text; a dead or slow engine leaves its gauges as they were."""
+    def counts(self) -> Counts:
+        """What this process has counted so far."""
+        return Counts(families(self._own), self._faults.rows(), dict(self.ignored))
+
+    async def render(self, engine: EngineClient, others: Sequence[Counts] = ()) -> bytes:
+        """The exposition text, added to what `others` counted; a dead or slow engine leaves its gauges as they were."""
         try:
             async with asyncio.timeout(SCRAPE_SECONDS):
                 values: dict[str, Any] = await engine.call("metrics")
@@ -121,20 +132,27 @@ class ServerMetrics:
             self._cache.engine = values.get("prefix_cache", {})
         except (SglcoreError, TimeoutError):
             pass
-        return generate_latest(self.registry)
+        if not others:
+            return generate_latest(self.registry)
+        whole = summed([self.counts(), *others])
+        self._plugin_errors.others = summed(others).faults
+        registry = CollectorRegistry()
+        registry.register(Together(self.registry, whole.families))
+        return generate_latest(registry)
 
 
 class PluginErrors(Collector):
-    """Exceptions of plugins by plugin and place, of this process and, as last heard, of the engine."""
+    """Exceptions of plugins by plugin and place, of this process and, as last heard, of others and of the engine."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
         self.engine: list[dict[str, Any]] = []
+        self.others: list[dict[str, Any]] = []
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         family = CounterMetricFamily("sglcore:plugin_errors", "Exceptions of plugins.", labels=["plugin", "hook"])
         counts: dict[tuple[str, str], int] = {}
-        for row in (*self._faults.rows(), *self.engine):
+        for row in (*self._faults.rows(), *self.others, *self.engine):
             place = (row["plugin"], row["hook"])
             counts[place] = counts.get(place, 0) + row["errors"]
         for labels, count in sorted(counts.items()):
@@ -173,8 +191,9 @@ class RequestTimer:
         self._metrics.ended(time.perf_counter() - self.started)
 
 
-def metrics_routes(metrics: ServerMetrics, engine: EngineClient) -> list[RouteEntry]:
+def metrics_routes(metrics: ServerMetrics, engine: EngineClient, peers: Peers | None = None) -> list[RouteEntry]:
     async def get_metrics(_: Request) -> Response:
-        return Response(await metrics.render(engine), media_type=CONTENT_TYPE_LATEST)
+        others = await peers.counts() if peers is not None else ()
+        return Response(await metrics.render(engine, others), media_type=CONTENT_TYPE_LATEST)
 
     return [RouteEntry("/metrics", get_metrics, ("GET",), "public")]

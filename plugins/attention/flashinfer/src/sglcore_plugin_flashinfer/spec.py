@@ -15,4 +15,5 @@ ATTENTION = AttentionSpec(
     graph_safe=True,
     rope_write=True,
     priority=20,
+    decode_priority=5,  # planning on the host costs more than its kernels gain
 )

@@ -19,7 +19,7 @@ def compute_dtype(stored: str) -> str:
 def problem() -> str | None:
     """None, or in a few words what is missing and what to do."""
     if not gpu_nodes() and not _library_says_so():
-        return "no NVIDIA GPU is visible here (no /dev/nvidia0); use a machine with one, or --device cpu"
+        return "no NVIDIA GPU is visible here (there is no device nvidia0); use a machine with one, or --device cpu"
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
         return "CUDA_VISIBLE_DEVICES hides every GPU; unset it, or use --device cpu"
     try:

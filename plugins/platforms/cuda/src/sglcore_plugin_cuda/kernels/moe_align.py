@@ -15,7 +15,8 @@ from sglcore_plugin_cuda.kernels.launch import follow, options
 from sglcore_plugin_cuda.kernels.moe_table import most_blocks
 
 PART = 128  # pairs placed at once
-AT_ONCE = (256, 4096)  # pairs up to which every program counts all by itself, in one of these sizes
+SMALL_PART = 32  # the same where every program counts all by itself: more programs, smaller tables in each
+AT_ONCE = (256, 1024, 4096)  # pairs up to which every program counts all by itself, in one of these sizes
 CHUNK = 512  # pairs of a program beyond that
 LEAST_BINS = 32
 STEP = 32  # rows of the table of counts read at once
@@ -115,7 +116,8 @@ def align(
     blocks = torch.empty((2, most), dtype=torch.int32, device=experts.device)
     bins = max(LEAST_BINS, triton.next_power_of_2(count))
     whole = next((size for size in AT_ONCE if pairs <= size), 0)
-    chunk = PART if whole else CHUNK
+    part = SMALL_PART if whole else PART
+    chunk = part if whole else CHUNK
     chunks = triton.cdiv(pairs, chunk)
     counts = blocks
     if not whole:
@@ -129,7 +131,7 @@ def align(
         pairs,
         most,
         CHUNK=chunk,
-        PART=PART,
+        PART=part,
         BINS=bins,
         ALL=whole,
         STEP=STEP,

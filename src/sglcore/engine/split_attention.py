@@ -1,0 +1,46 @@
+"""SplitAttention: one backend for steps with prompts in them, another for steps of single tokens, over one cache."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from sglcore.contracts.attention import AttentionBackend, AttentionBatch, GraphBackend, KVView
+
+if TYPE_CHECKING:
+    import torch
+
+Meta = tuple[AttentionBackend, Any]  # who planned the step, and what it planned
+
+
+class SplitAttention:
+    """Implements `contracts.AttentionBackend`; also `RopeWriter` and `GraphBackend` as far as its two halves do."""
+
+    def __init__(self, prefill: AttentionBackend, decode: AttentionBackend) -> None:
+        self.prefill = prefill
+        self.decode = decode
+        if hasattr(prefill, "rope_write") and hasattr(decode, "rope_write"):
+            self.rope_write = self._rope_write
+        if hasattr(decode, "refresh"):  # only decoding steps are captured
+            self.refresh = self._refresh
+
+    def plan(self, batches: tuple[AttentionBatch, ...]) -> Meta:
+        """By the backend that the step is for."""
+        one = self.decode if batches[0].max_q_len == 1 else self.prefill
+        return one, one.plan(batches)
+
+    def write_kv(self, layer: int, k: torch.Tensor, v: torch.Tensor, kv: KVView, meta: Meta) -> None:
+        """As the step's backend does."""
+        meta[0].write_kv(layer, k, v, kv, meta[1])
+
+    def attend(self, layer: int, q: torch.Tensor, kv: KVView, meta: Meta, **how: Any) -> torch.Tensor:
+        """As the step's backend does."""
+        return meta[0].attend(layer, q, kv, meta[1], **how)
+
+    def _rope_write(
+        self, layer: int, qkv: Any, cos: Any, sin: Any, heads: int, kv: KVView, meta: Meta, **how: Any
+    ) -> Any:
+        own: Any = meta[0]
+        return own.rope_write(layer, qkv, cos, sin, heads, kv, meta[1], **how)
+
+    def _refresh(self, meta: Meta, batches: tuple[AttentionBatch, ...]) -> None:
+        cast("GraphBackend", meta[0]).refresh(meta[1], batches)
