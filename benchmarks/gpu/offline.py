@@ -53,13 +53,13 @@ class Runs:
 
     def decode_ms(self, batch: int) -> float:
         """A decoding step at `batch` rows, with a context in the middle of the slope (1,104 at full size)."""
-        best = 1e9
         few, many = self.sizes.slope
+        times: dict[int, list[float]] = {few: [], many: []}
         for _ in range(self.sizes.rounds):
-            short = self.seconds(self.prompts.some(batch, self.sizes.context), few)
-            long = self.seconds(self.prompts.some(batch, self.sizes.context), many)
-            best = min(best, (long - short) / (many - few) * 1e3)
-        return best
+            for new in (few, many):
+                times[new].append(self.seconds(self.prompts.some(batch, self.sizes.context), new))
+        # The best of each: a slope through one slow and one fast prefill says nothing of the steps behind them.
+        return (min(times[many]) - min(times[few])) / (many - few) * 1e3
 
     def prefill_rate(self, count: int) -> float:
         length, best = self.sizes.prefill, 1e9

@@ -210,3 +210,40 @@ def test_an_unreadable_message_does_not_harm_the_engine(served):
         return got
 
     assert asyncio.run(main()) == run_alone([1, 2], 5)
+
+
+def test_a_client_that_is_gone_leaves_nothing_and_is_heard_no_more(served):
+    async def main():
+        gone, other = ZmqClient(served.address, identity="one"), ZmqClient(served.address)
+        streams = [gone.generate(ask(rid, [1, 2], 400)) for rid in ("a", "ab")]
+        for stream in streams:
+            await anext(stream)
+        kept = other.generate(ask("abc", [3], 400))
+        await anext(kept)
+        assert await other.call("leave", client="one") == 2
+        assert (await other.call("metrics"))["num_running_reqs"] == 1
+        await gone._send(Submit(ask("late", [1], 400)))
+        assert (await other.call("metrics"))["num_running_reqs"] == 1
+        assert await other.call("leave", client="one") == 0
+        await kept.aclose()
+        await asyncio.gather(*(drain(stream) for stream in streams))
+        await gone.close()
+        await other.close()
+
+    asyncio.run(main())
+
+
+def test_what_was_refused_is_not_aborted(bare):
+    """An abort would cut what a session keeps of an earlier request under the same id."""
+
+    async def main():
+        client = ZmqClient(bare.address)
+        task, identity, _ = await submitted(client, bare, "a")
+        refusal = RequestOutput("a", 0, [], FinishReason("error", message="No.", status=400), epoch=1)
+        bare.socket.send_multipart((identity, msgspec.msgpack.encode(Outputs([refusal]))))
+        with pytest.raises(RequestError, match="No"):
+            await asyncio.wait_for(task, 10)
+        assert not await asyncio.to_thread(bare.socket.poll, 200)
+        await client.close()
+
+    asyncio.run(main())

@@ -123,7 +123,7 @@ class CudaLauncher:
         return Fetched(hosts, event)
 
     def capture(self, work: Callable[[], Any]) -> tuple[CudaGraph, Any]:
-        """See `DeviceLauncher`. Call it from launched work; waits for the stream, and takes as long as the host needs."""
+        """See `DeviceLauncher`. Call it from launched work; waits for the stream, then for what the host does."""
         work()  # kernels are compiled and libraries set up outside of the capture
         self.stream.synchronize()
         if self._pool is None:

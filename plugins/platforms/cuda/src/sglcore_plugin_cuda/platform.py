@@ -24,7 +24,7 @@ class CudaPlatform:
         self._launcher: CudaLauncher | None = None
 
     def unavailable(self) -> str | None:
-        """None if there is a GPU that this torch can drive and is new enough; else why not, with the remedy."""
+        """None if there seems to be a GPU that this torch can drive; else why not, with the remedy."""
         found = probe.problem()
         if found is not None:
             return found
@@ -32,12 +32,6 @@ class CudaPlatform:
             return (
                 "torch finds no usable GPU: its driver may be too old for "
                 f"CUDA {torch.version.cuda}; update the driver, or install the torch build for an older CUDA"
-            )
-        capability = torch.cuda.get_device_capability(self.device)
-        if capability < OLDEST:
-            return (
-                f"{torch.cuda.get_device_name(self.device)} has compute capability {capability[0]}.{capability[1]}; "
-                f"{OLDEST[0]}.{OLDEST[1]} or later is needed. Use a newer GPU, or --device cpu"
             )
         return None
 
@@ -51,13 +45,14 @@ class CudaPlatform:
         return self._ops
 
     def launcher(self) -> CudaLauncher:
-        """The one stream of this process."""
+        """The one stream of this process. Raises ConfigError for a GPU that is too old."""
+        refuse_old(torch.cuda.get_device_name(self.device), torch.cuda.get_device_capability(self.device))
         torch.cuda.set_device(self.device)
         self._launcher = CudaLauncher(self.device)
         return self._launcher
 
     def join(self, rendezvous: Rendezvous) -> NcclGroup:
-        """Meet the other ranks through NCCL; rank r of a machine takes its GPU r. Raises ConfigError if there is none."""
+        """Meet the other ranks through NCCL; rank r takes the machine's GPU r. Raises ConfigError if there is none."""
         count = torch.cuda.device_count()
         if rendezvous.size > count:
             raise ConfigError(
@@ -93,3 +88,13 @@ class CudaPlatform:
     def synchronize(self) -> None:
         """Wait until the card has done all that was queued."""
         torch.cuda.synchronize(self.device)
+
+
+def refuse_old(name: str, capability: tuple[int, int]) -> None:
+    """Raises ConfigError where a GPU of this compute capability cannot run the kernels."""
+    if capability < OLDEST:
+        raise ConfigError(
+            f"{name} has compute capability {capability[0]}.{capability[1]}; {OLDEST[0]}.{OLDEST[1]} or later is "
+            "needed.",
+            remedy="Use a newer GPU, or --device cpu.",
+        )

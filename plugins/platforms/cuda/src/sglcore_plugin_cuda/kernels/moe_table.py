@@ -43,8 +43,8 @@ class Choice:
     down: Direct | Grouped
 
 
-# What was fastest on an H200 in bfloat16 for 128 experts of 2,048 by 768, 8 a token (torch 2.11, Triton 3.6), with 1, 16,
-# 64, 256, 2,048 and 8,192 tokens.
+# What was fastest on an H200 in bfloat16 for 128 experts of 2,048 by 768, 8 a token (torch 2.11, Triton 3.6), with 1,
+# 16, 64, 256, 2,048 and 8,192 tokens.
 DIRECT = Choice(Direct(4, 1024, 4, 1), Direct(4, 512, 2, 1))
 # (rows of an expert on average, up to, choice)
 GROUPED = (
