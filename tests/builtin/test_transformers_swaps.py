@@ -24,7 +24,8 @@ from sglcore.builtin.cpu_ops import CpuOps
 from sglcore.builtin.transformers_fallback import TransformersModel
 from sglcore.builtin.transformers_modules import JointLinear
 from sglcore.builtin.transformers_rope import Rotation, plain_apply
-from sglcore.builtin.transformers_swaps import SWITCH, SwapTable, use_ops
+from sglcore.builtin.transformers_swap_table import SwapTable
+from sglcore.builtin.transformers_swaps import SWITCH, use_ops
 from sglcore.errors import ConfigError
 from sglcore.layers.reference import rotate
 

@@ -12,7 +12,6 @@ import copy
 import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,6 +27,7 @@ from sglcore.builtin.transformers_modules import (
 )
 from sglcore.builtin.transformers_observed import Observed, error, fits, observe
 from sglcore.builtin.transformers_rope import APPLY, Apply, Rotation, plain_apply, rebind
+from sglcore.builtin.transformers_swap_table import LEFT, SwapTable
 from sglcore.errors import ConfigError
 from sglcore.layers import reference
 
@@ -39,49 +39,6 @@ FUSIONS = ("embedding", "rope", "silu_mul")
 GATED = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 # (scale, shift) of the rows that modules are tried on: a norm's epsilon shows in small ones, a mean in shifted ones.
 ROWS = ((1.0, 0.0), (1e-3, 0.0), (30.0, 0.0), (1.0, 2.0))
-LEFT = "left as it is"
-
-
-@dataclass(slots=True)
-class Line:
-    """count modules of a kind were swapped for `to`; error: the largest that was seen, a share of a row's largest."""
-
-    module: str
-    to: str
-    count: int = 0
-    error: float = 0.0
-
-
-@dataclass(slots=True)
-class SwapTable:
-    """What was swapped, by kind of module and stand-in."""
-
-    found: dict[tuple[str, str], Line] = field(default_factory=dict)
-
-    def add(self, module: str, to: str, off: float) -> None:
-        """One more."""
-        line = self.found.setdefault((module, to), Line(module, to))
-        line.count += 1
-        line.error = max(line.error, off)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """For `server_info`: module, swapped_for (None where it was left), count, error (None: it failed)."""
-        return [
-            {
-                "module": line.module,
-                "count": line.count,
-                "swapped_for": None if line.to == LEFT else line.to,
-                "error": line.error if line.error < float("inf") else None,
-            }
-            for line in self.found.values()
-        ]
-
-    def lines(self) -> list[str]:
-        """The same for people."""
-        cells = [("module", "count", "swapped for", "verified error")]
-        cells += [(x.module, str(x.count), x.to, _shown(x)) for x in self.found.values()]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
 def switched_on() -> bool:
@@ -299,7 +256,3 @@ def _linears(module: nn.Module) -> dict[str, nn.Linear]:
 
 def _is_hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
-def _shown(line: Line) -> str:
-    return f"{line.error:.1e}" if line.error < float("inf") else "it failed"

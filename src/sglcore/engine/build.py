@@ -362,6 +362,7 @@ def _info(loaded: Loaded, geometry: Geometry, overlap: bool, phases: Phases) -> 
         "vocab_size": loaded.model.vocab_size,
         "overlap": overlap,
         "graph_sizes": list(geometry.graphs),
+        "model_modules": getattr(loaded.model, "model_modules", None),
         "memory": vars(geometry.memory) if geometry.memory else None,
         "tp_size": loaded.group.size if loaded.group else 1,
         "decisions": public(loaded.decision),
