@@ -54,7 +54,8 @@ def check_lives(loop: EngineLoop, client: ZmqClient) -> None:
     """While no message is on its way: engine and client know of the same requests."""
     scheduler = loop.engine.scheduler
     inside = {rid: request.asked.epoch for rid, request in scheduler.requests.items()}
-    waiting = {rid for group in client._recovery.quarantine._groups for rid in group} | set(client._recovery.quarantine._rest)
+    quarantine = client._recovery.quarantine
+    waiting = {rid for group in quarantine._groups for rid in group} | set(quarantine._rest)
     outside = {rid: s.record.epoch for rid, s in client._streams.items() if rid not in waiting}
     if not scheduler.lives.outbox:
         assert inside == outside, f"the engine has {inside}, the client {outside}"

@@ -79,6 +79,6 @@ def test_the_table_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[0].split() == ["FAMILY", "CANDIDATE", "FROM", "VERDICT"]
     assert lines[-2].split(maxsplit=4) == ["attention", "b", "dist-b", "1", "rejected (probe): not here"]
     assert lines[-1] == (
-        "chosen: platform cpu, dtype float32, model XForCausalLM, quantization none, attention a, decode_attention a, kv_dtype float32, "
-        "page_size 1, features none, ops the platform's"
+        "chosen: platform cpu, dtype float32, model XForCausalLM, quantization none, attention a, "
+        "decode_attention a, kv_dtype float32, page_size 1, features none, ops the platform's"
     )

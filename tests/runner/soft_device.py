@@ -86,7 +86,7 @@ class DrawingOps(CpuOps):
 
 
 class RowByRow:
-    """Attention that reads nothing but the batch's own tensors, as captured kernels do. Implements `AttentionBackend`."""
+    """Attention that reads nothing but the batch's own tensors, as captured kernels do."""
 
     def plan(self, batches: tuple[AttentionBatch, ...]) -> dict[int, AttentionBatch]:
         return {layer: batch for batch in batches for layer in batch.group.layers}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from sglcore_plugin_llama.model import LlamaForCausalLM
 
 from parity.tiny import make
 from runner.soft_device import DrawingOps, RowByRow, SoftLauncher
@@ -21,7 +22,6 @@ from sglcore.runner.graphs import order, sizes_up_to
 from sglcore.runner.runner import ModelRunner
 from sglcore.runner.transfers import Packed
 from sglcore.scheduler import Limits, Scheduler
-from sglcore_plugin_llama.model import LlamaForCausalLM
 
 ROWS, CONTEXT, PAGE, PAGES = 6, 64, 4, 80
 
