@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -142,3 +143,16 @@ def test_a_traceback_is_kept() -> None:
     except ZeroDivisionError:
         record = logging.LogRecord("sglcore", logging.ERROR, "", 0, "failed", None, sys.exc_info())
     assert "ZeroDivisionError: oops" in LineFormatter().format(record)
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_it_may() -> None:
+    code = (
+        "import resource; from sglcore.cli.serve import allow_open_files;"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1];"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard)); allow_open_files(512);"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0]);"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 300)); allow_open_files(512);"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert told.stdout.split() == ["512", "300"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -37,6 +38,7 @@ def serve(settings: Settings) -> None:
     config = adjusted(settings.config(ServerConfig), set(settings.given), settings.plugins)
     set_up_logs(config.log_level)
     settings.plugins.report()
+    allow_open_files()
     signal.signal(signal.SIGTERM, _stop)  # also while starting: what was begun is undone on the way out
     from sglcore.server.launch import serve as run
 
@@ -47,6 +49,19 @@ def serve(settings: Settings) -> None:
             typer.echo(ready_text(config, url, info, display.seconds), err=True)
 
         run(config, settings.plugins, display.tell, on_ready)
+
+
+def allow_open_files(most: int = 65536) -> None:
+    """Raise this process's limit of open files, and that of those it starts, as far as it may: each stream is one."""
+    try:
+        import resource
+    except ImportError:  # a system without such limits
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # macOS knows a lower one that it does not tell
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def ready_text(config: ServerConfig, url: str, info: dict[str, Any], seconds: float) -> str:
