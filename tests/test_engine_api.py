@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -685,6 +686,14 @@ def test_a_control_call_that_waits_hears_of_the_end(own: Engine, monkeypatch: py
     monkeypatch.setattr(own._thread.built.engine.scheduler, "abort", broken)
     with pytest.raises(EngineDead, match="the books are gone"):
         own.abort("x")
+
+
+def test_shutdown_gives_the_memory_back(own: Engine) -> None:
+    own.generate("t5", {"max_new_tokens": 2})
+    kept = [weakref.ref(part) for part in (own._thread.built.engine.executor, own._thread.built.engine.scheduler)]
+    assert all(ref() is not None for ref in kept)
+    own.shutdown()
+    assert [ref() for ref in kept] == [None, None]
 
 
 def test_shutdown_ends_what_is_open(own: Engine) -> None:

@@ -135,10 +135,10 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     tp_size: Annotated[Annotated[int, Meta(ge=1, le=64)], about("Tensor-parallel ranks, one process each.")] = 1
     attention_backend: Annotated[Str | None, about("Attention backend by name; default: chosen by capability.")] = None
     prefill_attention_backend: Annotated[
-        Str | None, about("The same for steps with prompts in them; goes before --attention-backend.")
+        Str | None, about("The same for steps of prompts alone; goes before --attention-backend.")
     ] = None
     decode_attention_backend: Annotated[
-        Str | None, about("The same for steps of single tokens; goes before --attention-backend.")
+        Str | None, about("The same for steps in which rows decode; goes before --attention-backend.")
     ] = None
     quantization: Annotated[
         Str | None, about("Quantization method by name; default: what the checkpoint's config.json asks for.")

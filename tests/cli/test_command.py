@@ -104,7 +104,7 @@ def test_trivial_requests_are_accepted(parse: Callable[..., Any], args: list[str
         (["--ep", "8"], "ep-size"),
         (["--tokenizer-mode", "slow"], "tokenizer-mode"),
         (["--enable-lora"], "enable-lora"),
-        (["--cuda-graph-bs", "1", "2", "4"], "cuda-graph-bs"),
+        (["--piecewise-cuda-graph-tokens", "1", "2", "4"], "piecewise-cuda-graph-tokens"),
         (["--speculative-draft-model=x"], "speculative-draft-model-path"),
     ],
 )

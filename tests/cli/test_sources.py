@@ -45,19 +45,19 @@ def collect(
 @pytest.mark.parametrize(
     ("typed", "in_file", "variable", "expected"),
     [
-        (None, None, None, 1),
+        (None, None, None, None),
         (None, None, "2", 2),
         (None, "3", "2", 3),
         (None, "3", None, 3),
         ("4", "3", "2", 4),
         ("4", None, "2", 4),
         ("4", "3", None, 4),
-        (None, None, "", 1),
+        (None, None, "", None),
         (None, "null", "2", 2),
     ],
 )
 def test_precedence(
-    file: Callable[[str], str], typed: str | None, in_file: str | None, variable: str | None, expected: int
+    file: Callable[[str], str], typed: str | None, in_file: str | None, variable: str | None, expected: int | None
 ) -> None:
     given = collect(
         typed={"model_path": "m"} | ({"page_size": typed} if typed else {}),

@@ -47,7 +47,7 @@ def wait_until(true: Callable[[], Any], seconds: float = 60.0) -> Any:
 
 
 class Pinned(httpx.Client):
-    """A client whose one connection stays with the worker that took it, for as long as idle connections are kept: 5 s."""
+    """A client whose one connection stays with the worker that took it, while it is not idle for 5 s."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(base_url=server.url, timeout=120, verify=False, limits=httpx.Limits(max_connections=1))
@@ -234,7 +234,7 @@ def test_kill_9_of_a_worker_ends_its_own_requests_only(served):
     first, second = wait_until(lambda: one_each_or_none(served))
     infos = [client.get("/server_info").json() for client in (first, second)]
     assert [info["api_worker_restarts"] for info in infos] == [restarts + 1] * 2
-    assert total(first.get("/metrics").text, "num_requests_total") >= before + 2, "what the dead one counted is kept"
+    assert total(first.get("/metrics").text, "num_requests_total") >= before + 1, "what the dead one told is kept"
     assert plain(first, ask(5, 400))["output_ids"] == right == plain(second, ask(5, 400))["output_ids"]
 
 

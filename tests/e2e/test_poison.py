@@ -21,11 +21,12 @@ SPEC = AttentionSpec(name="deadly", factory="deadly_attention:Deadly", dtypes=("
                      soft_cap=True, sinks=True)
 
 class Deadly(TorchAttention):
-    """Ends the process as a fault in a kernel would, when a row of exactly 13 tokens is in its prompt."""
+    """Ends the process as a fault in a kernel would, when a row of exactly 29 tokens is in its prompt: more than any
+    innocent one has when it is replayed with its output."""
 
     def plan(self, batches):
         lens, new = batches[0].kv_lens_host, batches[0].q_lens_host
-        if ((lens >= 13) & (lens % 13 == 0) & (new > 1)).any():
+        if ((lens == 29) & (new > 1)).any():
             os.kill(os.getpid(), 9)
         return super().plan(batches)
 '''
@@ -56,7 +57,7 @@ def ask(url: str, prompt: list[int]) -> httpx.Response:
 def test_31_of_32_are_served(tiny, deadly):
     flags = ("--skip-tokenizer-init", "--port", "0", "--max-total-tokens", "8192", "--skip-server-warmup")
     prompts = [[number + 1] * 5 for number in range(31)]
-    prompts.insert(11, [9] * 13)  # replayed with its output it is of another length only once it has survived
+    prompts.insert(11, [9] * 29)
     with running(str(tiny), *flags, "--attention-backend", "deadly", "--disable-radix-cache") as server:
         with ThreadPoolExecutor(32) as pool:
             answers = list(pool.map(lambda prompt: ask(server.url, prompt), prompts))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sglcore.engine.split_attention import SplitAttention
@@ -35,11 +36,11 @@ class Half:
         self.log.append(f"{self.name} refreshes {meta}")
 
 
-@pytest.mark.parametrize(("longest", "who"), [(1, "tokens"), (2, "prompts")])
-def test_the_planner_does_all_of_a_step(longest: int, who: str) -> None:
+@pytest.mark.parametrize(("counts", "who"), [([1, 1], "tokens"), ([1, 9], "tokens"), ([2, 9], "prompts")])
+def test_the_planner_does_all_of_a_step(counts: list[int], who: str) -> None:
     log: list[str] = []
     both: Any = SplitAttention(Half("prompts", log), Half("tokens", log))  # type: ignore[arg-type]
-    meta = both.plan((SimpleNamespace(max_q_len=longest),))
+    meta = both.plan((SimpleNamespace(max_q_len=max(counts), q_lens_host=np.array(counts)),))
     both.write_kv(0, None, None, None, meta)
     assert log == [f"{who} plans", f"{who} writes with {who}'s"]
     assert both.attend(0, None, None, meta, scale=0.5) == f"{who} attends with {who}'s at 0.5"

@@ -23,8 +23,8 @@ class AttentionSpec(Spec):
     prefill, decode, mixed: steps that hold only prompts, only single tokens, or both at once.
     graph_safe: may be captured. batch_invariant: a row's result does not depend on its batch.
     tensor_parallel: right on a rank's share of the heads. rope_write: is a `RopeWriter` too.
-    priority: breaks ties between backends that all fit, highest first. decode_priority: the same for steps of single
-    tokens, which another backend may serve over the same cache; None: as `priority`.
+    priority: breaks ties between backends that all fit, highest first. decode_priority: the same for steps in which
+    rows decode, which another backend may serve over the same cache; None: as `priority`.
     """
 
     platforms: tuple[str, ...] = ()

@@ -107,7 +107,8 @@ class ZmqClient:
                 yield outputs
         finally:
             del self._streams[request.rid]
-            self._remember(request, stream.record.tokens[0][:taken], stream)
+            record = stream.record
+            self.remember(request, record.tokens[0][:taken], record.since, stream.submitted)
             if self._recovery.active:
                 self._recovery.gone(self, request.rid)
             if left and self.ready:
@@ -131,6 +132,12 @@ class ZmqClient:
         result = await self._ask(lambda number: Call(number, name, arguments))
         self._journal.called(name, arguments, result)
         return result
+
+    def remember(self, request: GenerateRequest, tokens: list[int], since: float, submitted: bool) -> None:
+        """A request has ended with these tokens, as far as its client took them. `submitted`: to the engine of now."""
+        told = self._journal.ended(request, tokens, since)
+        if told is not None and not submitted and self.ready:
+            self._send_now(told)  # it ended while it waited to be run again
 
     async def close(self) -> None:
         """Stop reading and close the socket."""
@@ -238,12 +245,6 @@ class ZmqClient:
         elif not self._suspended:  # else `resume` submits it with the others
             self._streams[request.rid].submitted = True
             await self._send(Submit(request))
-
-    def _remember(self, request: GenerateRequest, tokens: list[int], stream: Stream) -> None:
-        """A request has ended with these tokens, as far as its client took them."""
-        told = self._journal.ended(request, tokens, stream.record.since)
-        if told is not None and not stream.submitted and self.ready:
-            self._send_now(told)  # it ended while it waited to be run again
 
     def _end(self, rid: str, finish: FinishReason) -> None:
         if rid in self._streams:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import os
@@ -143,12 +144,14 @@ class EngineThread:
         return self.ask(lambda number: Call(number, name, arguments))
 
     def stop(self) -> None:
-        """End open requests with EngineDead, free the engine, wait for it. Idempotent."""
+        """End open requests with EngineDead, free the engine and its memory, wait for it. Idempotent."""
         if os.getpid() != self._process:
             return  # in a forked child: the thread lives in the parent alone
         self._port.close()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+        if self.__dict__.pop("built", None) is not None:
+            gc.collect()  # an engine knows itself: without this, its weights and pages would stay for a while
 
     @property
     def alive(self) -> bool:

@@ -52,7 +52,7 @@ def core_routes(context: RouteContext) -> list[RouteEntry]:
     """Every route of the core's own: the dialects that `--apis` lets in, and what is always there."""
     # A plain RouteContext, as a dialect's own tests may make it, has no record of faults and no plan.
     faults, plan = getattr(context, "faults", None) or Faults(), getattr(context, "plugin_plan", "")
-    metrics = ServerMetrics(context.model.name, faults)
+    metrics = getattr(context, "metrics", None) or ServerMetrics(context.model.name, faults)
     face = Face.of(context, metrics)
     entries: list[RouteEntry] = []
     if context.config.serves("openai"):

@@ -11,6 +11,7 @@ from sglcore.contracts.services import EngineClient, TextService
 from sglcore.isolation import Faults
 from sglcore.registry import Registry
 from sglcore.server.counts import Peers
+from sglcore.server.metrics import ServerMetrics
 from sglcore.server.parsers import AnswerParsers
 from sglcore.server.vitals import Vitals
 
@@ -21,7 +22,7 @@ class ServerContext:
 
     faults: what plugins have got wrong in this process. plugin_plan: digest of the plan it runs with.
     vitals: None stands for those of `engine` alone. processors: those that requests may name; None for none.
-    peers: the other API workers; None where this process is the only one.
+    peers: the other API workers; None where this process is the only one. metrics: None for fresh ones.
     """
 
     config: ServerConfig
@@ -34,3 +35,4 @@ class ServerContext:
     vitals: Vitals | None = None
     processors: Registry[LogitsProcessorSpec] | None = None
     peers: Peers | None = None
+    metrics: ServerMetrics | None = None

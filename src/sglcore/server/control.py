@@ -90,7 +90,7 @@ async def _counted(face: Face, faults: Faults) -> Counts:
 def _worker(face: Face) -> dict[str, Any]:
     if face.peers is None:
         return {}
-    return {"api_worker": face.peers.index, "api_worker_restarts": face.peers.restarts}
+    return {"api_worker": face.peers.index, "api_worker_restarts": face.peers.worker_restarts}
 
 
 async def _engine_info(face: Face) -> dict[str, Any]:

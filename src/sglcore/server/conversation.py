@@ -38,7 +38,7 @@ class Conversation:
         self._asked: dict[int, asyncio.Future[Reply]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def tell(self, name: str, **arguments: Any) -> None:
+    def tell(self, name: str, /, **arguments: Any) -> None:
         """Nobody waits for an answer."""
         self._send(_encoder.encode(Call(0, name, arguments)))
 

@@ -37,7 +37,7 @@ class Peers(Protocol):
     """The other API workers, as one of them sees them."""
 
     index: int  # of this one
-    restarts: int  # of any of them
+    worker_restarts: int  # of any of them
 
     async def counts(self) -> list[Counts]:
         """Of all others, and of those that have died. Raises EngineDead where the parent does not answer."""

@@ -41,7 +41,8 @@ class Face:
         vitals = getattr(context, "vitals", None) or Vitals(context.engine)
         processors = getattr(context, "processors", None) or Registry("logits_processors", [])
         generation, prompts = Generation(context, metrics), Prompts(context)
-        return cls(context, generation, metrics, prompts, names, parsers, vitals, processors, getattr(context, "peers", None))
+        peers = getattr(context, "peers", None)
+        return cls(context, generation, metrics, prompts, names, parsers, vitals, processors, peers)
 
     def check_processor(self, name: str | None, arguments: Mapping[str, Any] | None, prefix: str = "") -> None:
         """Raises RequestError where no logits processor `name` can be used with these arguments; `prefix` stands before

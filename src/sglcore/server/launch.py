@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -35,6 +36,7 @@ from sglcore.server.parsers import TemplateFacts, check_names, load_parsers
 from sglcore.server.plugin_routes import check_apis, plugin_routes
 from sglcore.server.run import build_server, listen
 from sglcore.server.vitals import Vitals
+from sglcore.server.workers import ApiWorkers
 from sglcore.text.service import Text
 
 log = logging.getLogger("sglcore.server")
@@ -57,23 +59,40 @@ def serve(
     path = resolve_model(config.model_path, config, plugins)
     plan, for_engine = plugins.plan(), engine_config(config)
     engine = Supervisor(lambda: EngineProcess(for_engine, path, plan), config)
-    try:
-        client = ZmqClient(engine.address, config.random_seed)
-        context = build_context(config, path, plugins, client)  # while the engine process imports torch
-        context.vitals = vitals = Vitals(client, engine)
-        app = build_app(context, plugin_routes(plugins, context))
-        app.router.lifespan_context = _attached(client)
+    workers = ApiWorkers(config, path, plan, engine, sock) if config.api_workers > 1 else None
+    try:  # the faces are built while the engine process imports torch
+        run = _in_process(config, path, plugins, engine, sock) if workers is None else workers.run
+        if workers is not None:
+            workers.wait_ready()
         info = engine.wait_ready(tell)
-        server = build_server(app, config)
-        server.on_term = lambda: _drain(vitals, client, config.drain_timeout)
-        engine.watch(client)
         log.info("%s", plugins)
         log.info("Plugins chosen: %s", line(info["decisions"]))
         on_ready(f"http://{_host(config)}:{sock.getsockname()[1]}", info)
-        server.run(sockets=[sock])
+        run()
     finally:
+        if workers is not None:
+            workers.stop()
         engine.stop()
         sock.close()
+
+
+def _in_process(
+    config: ServerConfig, path: Path, plugins: Plugins, engine: Supervisor, sock: socket.socket
+) -> Callable[[], None]:
+    """The one API worker in this process; returns what serves until a signal, once the engine is ready."""
+    client = ZmqClient(engine.address, config.random_seed)
+    context = build_context(config, path, plugins, client)
+    context.vitals = vitals = Vitals(client, engine)
+    app = build_app(context, plugin_routes(plugins, context))
+    app.router.lifespan_context = _attached(client)
+    server = build_server(app, config)
+    server.on_term = lambda: drain(vitals, client, config.drain_timeout)
+
+    def run() -> None:
+        engine.watch(client)
+        server.run(sockets=[sock])
+
+    return run
 
 
 def _attached(client: ZmqClient) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
@@ -85,7 +104,7 @@ def _attached(client: ZmqClient) -> Callable[[Starlette], AbstractAsyncContextMa
     return lifespan
 
 
-async def _drain(vitals: Vitals, client: ZmqClient, timeout: float) -> None:
+async def drain(vitals: Vitals, client: ZmqClient, timeout: float) -> None:
     """What SIGTERM does: no new requests, the open ones end or are told why they do not."""
     log.warning("Stopping: %d requests are open; they have %.0f s.", client.open, timeout)
     if left := await vitals.drain(lambda: client.open, timeout):
