@@ -38,7 +38,7 @@ FAULTS = [
     (suite("SaysNothingOfItsOps"), "test_ops_say_what_they_are", "do not say whether they are graph_safe"),
     (suite("SaysNothingOfItsOps"), "test_every_op_is_one_of_the_contract", "the table has no such method"),
     (suite("WrongOps"), "test_every_op_equals_the_reference", "silu_mul in float32 .* rows are wrong"),
-    (suite("NarrowsFloat32"), "test_compute_types", "a float32 checkpoint would not run in float32"),
+    (suite("NarrowsFloat32"), "test_compute_types", "the Spec says float32 for float32"),
     (suite("CountsWrong"), "test_free_memory_is_plausible", r"says 1152921504606846976 bytes on a device of \d+"),
     (suite("Owes"), "test_free_memory_is_plausible", "returned -1"),
     (suite("Jumps"), "test_free_memory_is_plausible", "jumps: 1048576, then 536870912"),
