@@ -272,7 +272,7 @@ def test_the_one_that_kills_every_engine_is_found_among_both_workers(tiny, deadl
     bodies = [
         {"input_ids": [n + 1] * 14, "sampling_params": {"max_new_tokens": 11, "temperature": 0}} for n in range(23)
     ]
-    bodies.insert(7, {**bodies[0], "input_ids": [9] * 13})  # no other row is ever a multiple of 13 tokens long
+    bodies.insert(7, {**bodies[0], "input_ids": [9] * 29})  # no other row is ever so long
     flags = ("--max-running-requests", "24", "--skip-server-warmup", "--attention-backend", "deadly")
     with running(str(tiny), *FLAGS, *flags, "--disable-radix-cache") as server, ThreadPoolExecutor(24) as pool:
         clients = [client for _ in range(12) for client in one_each(server)]
