@@ -83,7 +83,7 @@ class PlatformConformance(OpChecks, SpecConformance):
             assert isinstance(getattr(table, name, None), bool), f"the ops do not say whether they are {name}"
 
     def test_compute_types(self) -> None:
-        """`default_dtype` answers a floating type in which the device computes; for float32 the one that the Spec tells."""
+        """`default_dtype` answers a floating type in which the device computes; for float32 that of the Spec."""
         platform = self.make()
         for wanted in (torch.float32, torch.bfloat16, torch.float16):
             got = platform.default_dtype(wanted)
