@@ -129,7 +129,10 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     cuda_graph_max_bs: Annotated[
         Annotated[int, Meta(ge=1, le=4096)] | None, about("Most rows of a decoding step that is captured.")
     ] = None
-    cuda_graph_bs: Annotated[tuple[int, ...], about("Numbers of rows to capture, in place of the default ones.")] = ()
+    cuda_graph_bs: Annotated[
+        tuple[Annotated[int, Meta(ge=1, le=4096)], ...],
+        about("Numbers of rows to capture, in place of the default ones."),
+    ] = ()
     # -- execution --
     device: Annotated[Str, about("Platform: auto, cpu, or a platform plugin's name.")] = "auto"
     tp_size: Annotated[Annotated[int, Meta(ge=1, le=64)], about("Tensor-parallel ranks, one process each.")] = 1

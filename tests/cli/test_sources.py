@@ -165,3 +165,11 @@ def test_plugins_are_known_before_parsing(file: Callable[[str], str]) -> None:
     typed = ["--config", path, "--plugins", "x", "--plugins", "typed", "--no-plugin", "c", "--no-plugin=d"]
     typed += ["--apis", "openai", "--require-lock", "file"]
     assert peek_selection(typed, {}) == Selection("typed", ("c", "d"), "openai", "file")
+
+
+@pytest.mark.parametrize("given", ["x", "0", "99999999999"])
+def test_integers_of_a_flag_that_may_come_often_are_bounded(given: str) -> None:
+    flag = next(flag for flag in FLAGS if flag.name == "cuda_graph_bs")
+    assert flag.read(["1", "8"], "--cuda-graph-bs") == (1, 8)
+    with pytest.raises(ConfigError, match="integers from 1 to 4096, one each time it is given"):
+        flag.read([given], "--cuda-graph-bs")

@@ -59,12 +59,9 @@ def gap_at(model: Any, tokens: list[int]) -> tuple[int, float]:
     return int(top.indices[0]), float(top.values[0] - top.values[1])
 
 
-@pytest.mark.parametrize("attention", ["triton", "flashinfer"])
 @pytest.mark.parametrize("name", NAMES)
-def test_greedy_equals_transformers(name: str, attention: str, tmp_path: Path) -> None:
-    if attention == "flashinfer":
-        pytest.importorskip("flashinfer")
-        pytest.skip("flashinfer computes in half types only: see the bf16 test")
+def test_greedy_equals_transformers(name: str, tmp_path: Path) -> None:
+    """In float32, which FlashInfer does not compute in: its own comparison is the one in bfloat16 below."""
     path, model = model_of(name, tmp_path, torch.float32)
     sampling = {"max_new_tokens": NEW, "temperature": 0, "ignore_eos": True}
     runs = {
@@ -75,7 +72,7 @@ def test_greedy_equals_transformers(name: str, attention: str, tmp_path: Path) -
     }
     excused = 0
     for told, flags in runs.items():
-        found = answers(path, PROMPTS, sampling, dtype="float32", attention_backend=attention, **flags)
+        found = answers(path, PROMPTS, sampling, dtype="float32", attention_backend="triton", **flags)
         for prompt, tokens in zip(PROMPTS, found, strict=True):
             for step in range(NEW):
                 best, ahead = gap_at(model, prompt + tokens[:step])

@@ -79,7 +79,9 @@ class Flag:
             noun = "an integer" if isinstance(kind, inspect.IntType) else "a number"
             return f"{noun} {_bounds(kind)}".strip()
         if self.many:
-            return "texts, one each time it is given"
+            item = getattr(kind, "item_type", None)
+            noun = f"integers {_bounds(item)}".strip() if isinstance(item, inspect.IntType) else "texts"
+            return f"{noun}, one each time it is given"
         longest = getattr(kind, "max_length", None)
         return "text" + (f" of at most {longest} characters" if longest else "")
 
