@@ -32,6 +32,7 @@ SHAPES = {  # name: (out, in)
     "llama-8b lm_head": (128256, 4096),
     "qwen3-30b qkv": (5120, 2048),
     "qwen3-30b o": (2048, 4096),
+    "qwen3-30b gate": (128, 2048),
     "qwen3-30b lm_head": (151936, 2048),
     "qwen3-0.6b qkv": (4096, 1024),
     "qwen3-0.6b o": (1024, 2048),
@@ -50,11 +51,14 @@ TO_16 = [
     *(GemmConfig(*c) for c in ((128, 64, 4, 5), (64, 256, 8, 3), (128, 128, 8, 4))),
     *(GemmConfig(*c) for c in ((64, 128, 4, 5, 2), (64, 128, 4, 4, 4), (128, 64, 4, 5, 4), (32, 256, 4, 4, 2))),
 ]
+TO_16 += [GemmConfig(*c) for c in ((16, 128, 4, 4, 4), (16, 256, 4, 3, 4), (16, 128, 4, 4, 8), (32, 128, 4, 4, 8))]
+ONE_ROW += [sums(*c) for c in ((4, 512, 4, 1), (4, 512, 2, 1, 2), (2, 1024, 4, 1), (4, 512, 2, 1, 4))]
 TO_64 = [
     *(GemmConfig(*c) for c in ((64, 64, 4, 3), (64, 64, 4, 5), (64, 128, 4, 4), (128, 64, 4, 4), (128, 64, 8, 4))),
     *(GemmConfig(*c) for c in ((128, 128, 8, 3), (64, 128, 4, 4, 2), (64, 64, 4, 5, 2), (128, 64, 4, 4, 2))),
     *(GemmConfig(*c) for c in ((128, 64, 4, 4, 4), (128, 128, 8, 3, 4), (64, 128, 4, 4, 4))),
 ]
+TO_64 += [GemmConfig(*c) for c in ((16, 128, 4, 4, 4), (16, 128, 4, 4, 8), (32, 128, 4, 4, 8), (32, 64, 4, 4, 8))]
 BYTES = 1 << 30  # of distinct weights in a graph, at least
 MOST_LAYERS, LAUNCHES, REPLAYS = 32, 32, 5
 WIN = 0.98  # a kernel must beat cuBLAS by this much to enter the table

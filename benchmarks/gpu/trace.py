@@ -49,6 +49,14 @@ def traced(runs: Runs, batch: int, steps: int, context: int, path: Path) -> None
     thread.join()
 
 
+def traced_prefill(runs: Runs, count: int, length: int, path: Path) -> None:
+    """Trace `count` prompts of `length` tokens, one token each."""
+    prompts = [runs.prompt(length) for _ in range(count)]
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        runs.seconds(prompts, 1)
+    profile.export_chrome_trace(str(path))
+
+
 def read(path: Path) -> dict[str, Any]:
     """Busy share and time by kernel, from a chrome trace."""
     events = [e for e in json.loads(path.read_text())["traceEvents"] if e.get("cat") in ON_THE_GPU]
@@ -90,6 +98,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[256])
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--context", type=int, default=1024)
+    parser.add_argument("--prefill", action="store_true", help="trace prompts of --context instead, --batch of them")
     parser.add_argument("--json", type=Path)
     common_arguments(parser)
     asked = parser.parse_args()
@@ -108,7 +117,10 @@ def main() -> None:
             time.sleep(runs.sizes.rest)  # for what is captured while the engine rests
             for batch in asked.batch:
                 trace = Path(scratch) / "trace.json"
-                traced(runs, batch, asked.steps, asked.context, trace)
+                if asked.prefill:
+                    traced_prefill(runs, batch, asked.context, trace)
+                else:
+                    traced(runs, batch, asked.steps, asked.context, trace)
                 found[batch] = told = read(trace)
                 print(f"{asked.model} batch {batch}: idle {told['idle']:.2%} {told['gaps_share']}")
                 for kernel in told["kernels"]:

@@ -12,10 +12,10 @@ import pytest
 from engine.made_up import X, attention, made_up, model, platform
 from sglcore.config import EngineConfig, build_config
 from sglcore.contracts.models import KVGroup
-from sglcore.contracts.ops import OpsSpec
+from sglcore.contracts.ops import FusedOps, Ops, OpsSpec
 from sglcore.contracts.quant import QuantSpec
 from sglcore.errors import ConfigError, PluginError
-from sglcore.negotiation.choose import OP_NAMES, build_ops, build_platform, check_attention, negotiate
+from sglcore.negotiation.choose import FUSED_NAMES, OP_NAMES, build_ops, build_platform, check_attention, negotiate
 from sglcore.negotiation.decision import Decision
 from sglcore.plugins import Plugins, discover
 
@@ -279,6 +279,13 @@ def test_ops_that_fit_are_laid_over_the_platforms_own(monkeypatch):
         "no": "rejected not here",
         "odd": "rejected provides conv, which is no op of this core",
     }
+
+
+def test_a_table_keeps_all_that_the_contract_names():
+    """An op that the negotiation did not know would silently be taken apart."""
+    for names, contract in ((OP_NAMES, Ops), (FUSED_NAMES, FusedOps)):
+        declared = [name for name, value in vars(contract).items() if callable(value) and not name.startswith("_")]
+        assert sorted(names) == sorted(declared)
 
 
 def test_a_platform_that_is_not_what_it_declares_is_refused(monkeypatch):

@@ -143,7 +143,8 @@ class RopeWriter(Protocol):
     ) -> torch.Tensor:
         """`Ops.rope` and `write_kv` in one, called in their place where the Spec declares `rope_write`.
 
-        qkv [tokens, heads + 2 kv_heads, head_dim] as the projection left it, any row stride. cos, sin: as for `rope`.
+        qkv [tokens, heads + 2 kv_heads, head_dim] as the projection left it, any row stride; it may be overwritten, and
+        is the layer's no more until `attend` has returned. cos, sin: as for `rope`.
         q_norm, k_norm [head_dim]: weights of a root-mean-square norm over each head before the rotation, with `eps`.
         Returns the rotated queries [tokens, heads, head_dim], a new tensor; keys and values are in the pool.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from sglcore.contracts.spec import Spec
+from sglcore.contracts.spec import Spec, optional
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +36,11 @@ class LinearOp(Protocol):
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x [tokens, in] contiguous, compute dtype -> [tokens, out], a new tensor."""
         ...
+
+    @optional
+    def into(self, x: torch.Tensor, out: torch.Tensor) -> None:
+        """The same written to `out` [tokens, out] contiguous, of the dtype of x."""
+        out.copy_(self(x))
 
 
 class Ops(Protocol):

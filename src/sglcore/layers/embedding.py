@@ -6,7 +6,7 @@ import torch
 
 from sglcore.contracts.models import BuildContext
 from sglcore.contracts.ops import LinearOp
-from sglcore.layers.linear import Linear, Part
+from sglcore.layers.linear import Linear, Part, write_into
 from sglcore.layers.loading import Slot
 
 
@@ -51,10 +51,13 @@ class LMHead:
     ) -> torch.Tensor:
         """x [tokens, hidden] -> float32 [samples, vocab]; only the rows in `sample_index` are computed.
 
-        out: float32 [samples, vocab] to write the result into; None for a new tensor.
+        out: [samples, vocab], float32 or the compute dtype, to write the result into; None for a new tensor.
         """
         op = self.own or self.op
         picked = x if sample_index is None else x.index_select(0, sample_index)
+        if out is not None and out.dtype == picked.dtype:
+            write_into(op, picked, out)
+            return out
         logits = op(picked)  # type: ignore[misc]
         return logits.float() if out is None else out.copy_(logits)
 

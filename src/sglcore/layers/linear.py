@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -70,6 +71,10 @@ class Linear:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x [tokens, in] -> [tokens, local out]."""
         return self.op(x)  # type: ignore[misc]  # loaded before any call; a check here would run per layer and step
+
+    def into(self, x: torch.Tensor, out: torch.Tensor) -> None:
+        """The same written to `out`, contiguous and of the dtype of x."""
+        write_into(self.op, x, out)
 
     def slots(self, prefix: str) -> dict[str, Slot]:
         """`<prefix><part>.weight` and, with a bias, `<prefix><part>.bias` of every part.
@@ -142,6 +147,14 @@ class Linear:
         elif self._weight is not None:
             self.op = self.ctx.ops.linear(self._weight, self._bias)
         self._weight = self._bias = None
+
+
+def write_into(op: Any, x: torch.Tensor, out: torch.Tensor) -> None:
+    """A `LinearOp`'s result in `out`, without a copy where the op can."""
+    if hasattr(op, "into"):
+        op.into(x, out)
+    else:
+        out.copy_(op(x))
 
 
 class RowParallelLinear(Linear):

@@ -17,6 +17,10 @@ from sglcore.errors import ConfigError
 
 SHOWN = 5  # names listed in an error
 
+# As vLLM's and SGLang's dummy weights are spread, so that figures can be held against theirs: what a GPU draws, and with
+# it its clock, depends on the values it multiplies.
+SPREAD = 1e-3
+
 
 @dataclass(slots=True, frozen=True)
 class Slot:
@@ -63,18 +67,20 @@ def load(tensors: Iterable[tuple[str, torch.Tensor]], slots: dict[str, Slot], *,
         )
 
 
-def load_dummy(slots: dict[str, Slot], seed: int, *, scale: float = 0.02, device: torch.device | None = None) -> None:
-    """Fill every slot with normal values of deviation `scale`, the same for any number of ranks.
+def load_dummy(
+    slots: dict[str, Slot], seed: int, *, spread: float = SPREAD, device: torch.device | None = None
+) -> None:
+    """Fill every slot with values spread evenly around its mean, the same for any number of ranks.
 
     device: where they are drawn, the CPU unless given; the values of one kind of device are not those of another. A
     GPU draws its own in seconds where the CPU takes minutes.
     """
     generator = torch.Generator(device or "cpu").manual_seed(seed)
     for name in sorted(name for name, slot in slots.items() if not slot.stands_for):
-        slots[name].put(_dummy(slots[name], scale, generator))
+        slots[name].put(_dummy(slots[name], spread, generator))
 
 
-def _dummy(slot: Slot, scale: float, generator: torch.Generator) -> torch.Tensor:
+def _dummy(slot: Slot, spread: float, generator: torch.Generator) -> torch.Tensor:
     if slot.dtype is not None and not slot.dtype.is_floating_point:
         limits = torch.iinfo(slot.dtype)
         low, high = slot.span or (max(limits.min, -(2**31)), min(limits.max, 2**31 - 1))
@@ -84,7 +90,7 @@ def _dummy(slot: Slot, scale: float, generator: torch.Generator) -> torch.Tensor
     if slot.span is not None:
         values.uniform_(*slot.span, generator=generator)
     else:
-        values.normal_(slot.mean, scale, generator=generator)
+        values.uniform_(slot.mean - spread, slot.mean + spread, generator=generator)
     return values if slot.dtype is None else values.to(slot.dtype)
 
 

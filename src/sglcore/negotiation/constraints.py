@@ -14,7 +14,7 @@ from sglcore.contracts.spec import Spec
 from sglcore.negotiation.demand import Demand
 
 OP_NAMES = ("linear", "embedding", "rms_norm", "add_rms_norm", "silu_mul", "argmax", "rope")
-FUSED_NAMES = ("draw", "moe")  # which a table may lack
+FUSED_NAMES = ("draw", "moe", "route")  # which a table may lack
 STEPS = ("prefill", "decode", "mixed")  # a step of the scheduler may be any of them
 
 

@@ -50,7 +50,7 @@ def main() -> None:
             build(kernels.write_kv_kernel, dtype, KV_HEADS=kv_heads, DIM=dim, PAGE=16, HEADS=heads, WIDTH=dim)
     for q, kv, dim, half, norm in ((32, 8, 128, 64, False), (32, 4, 128, 64, True), (8, 1, 256, 64, True)):
         rest = dim - 2 * half
-        build(kernels.rope_write_kernel, Q=q, KV=kv, DIM=dim, HALF=half, PAGE=16, NORM_Q=norm, NORM_K=norm,
+        build(kernels.rope_write_kernel, Q=q, KV=kv, DIM=dim, HALF=half, PAGE=16, NORM_Q=norm, NORM_K=norm, KEEP=norm,
               HEADS=kernels.HEADS_BLOCK, WIDTH=half, REST=rest)  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import torch
@@ -104,6 +105,28 @@ class BatchPrefillWithPagedKVCacheWrapper(Wrapper):
         return self._attend(q, pool, out, *self.given)
 
 
+class BatchPrefillWithRaggedKVCacheWrapper(Wrapper):
+    made: list[BatchPrefillWithRaggedKVCacheWrapper] = []
+
+    def __init__(self, workspace, layout, *, backend):
+        super().__init__(workspace)
+        assert layout == "NHD"
+        self.backend = backend
+        type(self).made.append(self)
+
+    def plan(self, q_indptr, kv_indptr, heads, kv_heads, head_dim, *, causal, **options):
+        assert causal and torch.equal(q_indptr, kv_indptr)
+        self.plans.append(SimpleNamespace(shape=(heads, kv_heads, head_dim), options=options, indptr=q_indptr.clone()))
+
+    def run(self, q, k, v, *, out):
+        plan = self.plans[-1]
+        assert (q.shape[1], k.shape[1], q.shape[2]) == plan.shape and k.shape == v.shape
+        for begin, end in pairwise(plan.indptr.tolist()):
+            part = slice(begin, end)
+            out[part] = attention(q[part].float(), k[part].float(), v[part].float(), plan.options).to(out.dtype)
+        return out
+
+
 def fake(aot_dir: str = "/nowhere", jit_dir: str = "/nowhere") -> SimpleNamespace:
     """A fresh module."""
 
@@ -111,6 +134,9 @@ def fake(aot_dir: str = "/nowhere", jit_dir: str = "/nowhere") -> SimpleNamespac
         made = []
 
     class Prefill(BatchPrefillWithPagedKVCacheWrapper):
+        made = []
+
+    class Ragged(BatchPrefillWithRaggedKVCacheWrapper):
         made = []
 
     env = SimpleNamespace(FLASHINFER_AOT_DIR=aot_dir, FLASHINFER_JIT_DIR=jit_dir)
@@ -122,6 +148,7 @@ def fake(aot_dir: str = "/nowhere", jit_dir: str = "/nowhere") -> SimpleNamespac
     return SimpleNamespace(
         BatchDecodeWithPagedKVCacheWrapper=Decode,
         BatchPrefillWithPagedKVCacheWrapper=Prefill,
+        BatchPrefillWithRaggedKVCacheWrapper=Ragged,
         fast_decode_plan=fast_decode_plan,
         jit=jit,
         __version__="0.6.14",
@@ -145,7 +172,7 @@ class TorchKernels:
         keys.flatten(0, 1)[slots] = k
         values.flatten(0, 1)[slots] = v
 
-    def rope_write(self, qkv, cos, sin, heads, pool, slots, norms, eps):
+    def rope_write(self, qkv, cos, sin, heads, pool, slots, norms, eps, *, keep=False):
         from sglcore.layers import reference
 
         kv_heads = (qkv.shape[1] - heads) // 2
@@ -154,4 +181,6 @@ class TorchKernels:
         k = k if norms[1] is None else reference.rms_norm(k, norms[1], eps)
         q, k = reference.rope(q, k, cos, sin)
         self.write_kv(k, v, *pool, slots)
+        if keep:
+            qkv[:, heads : heads + kv_heads] = k
         return q

@@ -53,6 +53,7 @@ def test_write(kv_heads, dim, page_size, dtype):
     assert torch.equal(ours[0], keys) and torch.equal(ours[1], values)
 
 
+@pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("norms", ["qk", "q", "k", ""])
 @pytest.mark.parametrize(
     "heads, kv_heads, dim, half, page_size, dtype",
@@ -62,7 +63,7 @@ def test_write(kv_heads, dim, page_size, dtype):
         (6, 2, 80, 24, 1, torch.float16),  # sizes that are no power of two
     ],
 )
-def test_rope_write(heads, kv_heads, dim, half, page_size, dtype, norms):
+def test_rope_write(heads, kv_heads, dim, half, page_size, dtype, norms, keep):
     torch.manual_seed(dim)
     ours, theirs = pools(kv_heads, dim, page_size, dtype)
     theirs = tuple(x.contiguous() for x in theirs)
@@ -71,11 +72,12 @@ def test_rope_write(heads, kv_heads, dim, half, page_size, dtype, norms):
     qkv = wide[:, : heads + 2 * kv_heads]  # rows further apart than they are long
     angle = torch.randn(5, half)
     weights = [torch.randn(dim, dtype=dtype) if name in norms else None for name in "qk"]
-    given = (qkv, angle.cos(), angle.sin(), heads)
-    got = kernels.TritonKernels().rope_write(*given, ours, slots, tuple(weights), 1e-6)
-    want = TorchKernels().rope_write(*given, theirs, slots, tuple(weights), 1e-6)
+    other, rest = qkv.clone(), (angle.cos(), angle.sin(), heads)
+    got = kernels.TritonKernels().rope_write(qkv, *rest, ours, slots, tuple(weights), 1e-6, keep=keep)
+    want = TorchKernels().rope_write(other, *rest, theirs, slots, tuple(weights), 1e-6, keep=keep)
     bound = {"atol": 2e-6, "rtol": 2e-6} if dtype == torch.float32 else {"atol": 4e-3, "rtol": 4e-3}
     torch.testing.assert_close(got, want, **bound)
     assert got.is_contiguous()
+    torch.testing.assert_close(qkv, other, **bound)
     for mine, right in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, right, **bound)

@@ -40,6 +40,15 @@ class TestAroundAFake(AttentionConformance):
         return backend()
 
 
+class TestFreshPromptsAroundAFake(TestAroundAFake):
+    """The same where FlashAttention 3 serves prompts: what no cache knew is read where the layer left it."""
+
+    @pytest.fixture(autouse=True)
+    def hopper(self, monkeypatch):
+        monkeypatch.setenv(module.PREFILL, "fa3")
+        monkeypatch.setattr(device, "is_hopper", lambda _: True)
+
+
 class Decoding:
     """A pool with a few rows in it, and steps of one token each."""
 
@@ -312,3 +321,34 @@ def test_the_workspace_is_one_and_within_bounds():
     assert space.at_least(first.numel(), torch.device("cpu")) is first
     assert space.at_least(first.numel() + 1, torch.device("cpu")).numel() > first.numel()
     assert prefill_bytes(LLAMA._replace(heads=32, kv_heads=2), 132) > LIMIT  # is not split
+
+
+def test_prompts_without_a_cached_part_are_not_read_from_pages(monkeypatch):
+    monkeypatch.setenv(module.PREFILL, "fa3")
+    monkeypatch.setattr(device, "is_hopper", lambda _: True)
+    ours = backend()
+    work = Decoding(ours)
+    (ragged,) = ours._flashinfer.BatchPrefillWithRaggedKVCacheWrapper.made
+    assert len(ragged.plans) == 1 and ragged.backend == "fa3"  # one plan for both layers
+    assert ragged.plans[0].indptr.tolist() == [0, 40, 45, 61]
+    assert not ours._flashinfer.BatchPrefillWithPagedKVCacheWrapper.made
+    work.batches = work.pool.step([(row, 3) for row in work.rows])
+    work.run(9, ours.plan(work.batches))
+    (paged,) = ours._flashinfer.BatchPrefillWithPagedKVCacheWrapper.made
+    assert len(paged.plans) == 1 and len(ragged.plans) == 1
+
+
+def test_a_layer_that_writes_nothing_reads_the_pages(monkeypatch):
+    """Layers may share the keys of another."""
+    monkeypatch.setenv(module.PREFILL, "fa3")
+    monkeypatch.setattr(device, "is_hopper", lambda _: True)
+    ours = backend()
+    work = Decoding(ours)
+    rows = [work.pool.row(0) for _ in range(2)]
+    meta = ours.plan(work.pool.step([(row, 20) for row in rows]))
+    k, v, q = torch.randn(40, 2, 64), torch.randn(40, 2, 64), torch.randn(40, 8, 64)
+    ours.write_kv(3, k, v, work.pool, meta)
+    first = ours.attend(3, q, work.pool, meta, scale=0.125)
+    again = ours.attend(3, q, work.pool, meta, scale=0.125)
+    torch.testing.assert_close(first, again)
+    assert len(ours._flashinfer.BatchPrefillWithPagedKVCacheWrapper.made[0].plans) == 1

@@ -14,7 +14,7 @@ from sglcore_plugin_flashinfer import device as devices
 from sglcore_plugin_flashinfer import modules
 from sglcore_plugin_flashinfer.numbers import Numbers, Variant, numbers_of
 from sglcore_plugin_flashinfer.workspace import LIMIT, Workspace, decode_bytes, prefill_bytes, usual_bytes
-from sglcore_plugin_flashinfer.wrappers import DecodeRun, PrefillRun, tensor_cores
+from sglcore_plugin_flashinfer.wrappers import DecodeRun, FreshRun, PrefillRun, tensor_cores
 
 if TYPE_CHECKING:
     from sglcore.contracts.models import KVGroup
@@ -23,6 +23,7 @@ PREFILL = "SGLCORE_FLASHINFER_PREFILL"  # environment variable
 CHOICES = ("auto", "fa2", "fa3")
 UNCAPTURED = 64  # decode wrappers kept for numbers of rows that no graph holds
 LEAST_INDICES = 1 << 16
+Run = DecodeRun | FreshRun | PrefillRun
 
 
 @dataclass(slots=True)
@@ -32,11 +33,16 @@ class Shared:
     indices: torch.Tensor
     decode: dict[tuple[Variant, int], DecodeRun] = field(default_factory=dict)
     prefill: dict[Variant, PrefillRun] = field(default_factory=dict)
+    fresh: dict[Variant, FreshRun] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class GroupStep:
-    """One step of one KV group. built: its page indices were written. runs: planned, by what a layer asks for."""
+    """One step of one KV group.
+
+    built: its page indices were written. runs: planned, by what a layer asks for and whether it has `new`. new: keys
+    and values of the layer at hand, [tokens, kv_heads, dim], where the step's rows have none but these.
+    """
 
     batch: AttentionBatch
     shared: Shared
@@ -45,7 +51,8 @@ class GroupStep:
     decode: bool
     first: int  # the layer that comes first
     built: bool = False
-    runs: dict[Variant, DecodeRun | PrefillRun] = field(default_factory=dict)
+    runs: dict[tuple[Variant, bool], Run] = field(default_factory=dict)
+    new: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
 @dataclass(slots=True)
@@ -97,7 +104,9 @@ class FlashInferAttention:
         """Store k, v [tokens, kv_heads, head_dim] at their slots, in one kernel."""
         group = meta.layers[layer]
         self._indices(group, layer)
-        self._kernels.write_kv(_by_value(k), _by_value(v), *kv.layer(layer), group.batch.slots)
+        k, v = _by_value(k), _by_value(v)
+        self._kernels.write_kv(k, v, *kv.layer(layer), group.batch.slots)
+        group.new = (k, v) if group.numbers.fresh else None
 
     def rope_write(
         self,
@@ -113,13 +122,17 @@ class FlashInferAttention:
         k_norm: torch.Tensor | None = None,
         eps: float = 0.0,
     ) -> torch.Tensor:
-        """See `contracts.RopeWriter`; one kernel for norm, rotation and write."""
+        """See `contracts.RopeWriter`; one kernel for norm, rotation and write. The rotated keys also take the place of
+        the others in `qkv` where the step reads them there."""
         group = meta.layers[layer]
         self._indices(group, layer)
-        pool, slots = kv.layer(layer), group.batch.slots
-        return self._kernels.rope_write(
-            qkv, cos.contiguous(), sin.contiguous(), heads, pool, slots, (q_norm, k_norm), eps
+        pool, slots, fresh = kv.layer(layer), group.batch.slots, group.numbers.fresh
+        q = self._kernels.rope_write(
+            qkv, cos.contiguous(), sin.contiguous(), heads, pool, slots, (q_norm, k_norm), eps, keep=fresh
         )
+        kv_heads = (qkv.shape[1] - heads) // 2
+        group.new = (qkv[:, heads : heads + kv_heads], qkv[:, heads + kv_heads :]) if fresh else None
+        return q
 
     def attend(
         self,
@@ -141,11 +154,16 @@ class FlashInferAttention:
         window = _narrowest(window, group.batch.group.window)
         asked = (q.shape[1], keys.shape[2], q.shape[2], keys.shape[1], q.dtype, keys.dtype, scale, window, soft_cap)
         variant = Variant(*asked)
-        run = group.runs.get(variant)
+        new, group.new = group.new, None
+        run = group.runs.get((variant, new is not None))
         if run is None:
-            run = self._prepare(group, variant)
+            run = self._prepare(group, variant, fresh=new is not None)
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-        run.wrapper.run(_by_value(q), (keys, values), out=out)
+        if new is not None and isinstance(run, FreshRun):
+            run.run(_by_value(q), *new, out)
+        else:
+            assert not isinstance(run, FreshRun)
+            run.wrapper.run(_by_value(q), (keys, values), out=out)
         return out
 
     def _group(self, batch: AttentionBatch) -> GroupStep:
@@ -164,7 +182,8 @@ class FlashInferAttention:
             indices = torch.zeros(room, dtype=torch.int32, device=batch.page_table.device)
             for run in () if shared is None else shared.decode.values():
                 run.settle()  # a captured step keeps its own, with the buffer it was captured with
-            shared = self._shared[batch.group] = Shared(indices, prefill={} if shared is None else shared.prefill)
+            kept = ({}, {}) if shared is None else (shared.prefill, shared.fresh)
+            shared = self._shared[batch.group] = Shared(indices, prefill=kept[0], fresh=kept[1])
         return shared
 
     def _indices(self, group: GroupStep, layer: int) -> None:
@@ -175,26 +194,26 @@ class FlashInferAttention:
         self._kernels.fill_indices(batch.kv_lens, batch.page_table, batch.page_size, group.indices)
         group.built = True
 
-    def _prepare(self, group: GroupStep, variant: Variant) -> DecodeRun | PrefillRun:
+    def _prepare(self, group: GroupStep, variant: Variant, *, fresh: bool) -> Run:
         """The wrapper for what a layer asks for, planned for this step."""
         capturing = devices.capturing(group.indices.device)
-        run: DecodeRun | PrefillRun
+        run: Run
         if group.decode:
             run = self._decode_run(group, variant, capturing)
             kernel = "fa2" if tensor_cores(variant) else "decode"
         else:
-            run, kernel = self._prefill_run(group, variant, capturing)
+            run, kernel = self._prefill_run(group, variant, capturing, fresh)
         if not capturing:  # else the pass that warmed up has planned it, for the same rows
             with self._loading.of(kernel, variant):
                 self._plan(group, run)
-        group.runs[variant] = run
+        group.runs[variant, fresh] = run
         return run
 
-    def _plan(self, group: GroupStep, run: DecodeRun | PrefillRun) -> None:
-        if isinstance(run, DecodeRun):
-            run.plan(group.numbers)
-        else:
+    def _plan(self, group: GroupStep, run: Run) -> None:
+        if isinstance(run, PrefillRun):
             run.plan(group.numbers, group.indices)
+        else:
+            run.plan(group.numbers)
 
     def _decode_run(self, group: GroupStep, variant: Variant, capturing: bool) -> DecodeRun:
         rows, kept = group.numbers.rows, group.shared.decode
@@ -210,11 +229,19 @@ class FlashInferAttention:
         run.captured |= capturing
         return run
 
-    def _prefill_run(self, group: GroupStep, variant: Variant, capturing: bool) -> tuple[PrefillRun, str]:
+    def _prefill_run(
+        self, group: GroupStep, variant: Variant, capturing: bool, fresh: bool
+    ) -> tuple[FreshRun | PrefillRun, str]:
         if capturing:
             raise PluginError("flashinfer: only steps of single tokens can be captured, this one has prompts.")
         device = group.indices.device
         kernel = self._prefill_kernel(variant, device)
+        if fresh and kernel == "fa3" and variant.kv_dtype == variant.dtype:
+            whole = group.shared.fresh.get(variant)
+            if whole is None:
+                whole = FreshRun(self._flashinfer, variant, kernel, self._room(variant, 0, device))
+                group.shared.fresh[variant] = whole
+            return whole, kernel
         run = group.shared.prefill.get(variant)
         if run is None:
             size = prefill_bytes(variant, devices.multiprocessors(device))

@@ -83,14 +83,31 @@ def _normed(x, inverse, q_weight, k_weight, at, mask, is_q, normalise):
 
 
 @triton.jit
-def _put(x, q_out, keys, values, token, head, at, mask, place, Q: tl.constexpr, KV: tl.constexpr, DIM: tl.constexpr):
-    """One tile of heads to where its queries, keys and values belong."""
+def _put(
+    x,
+    q_out,
+    keys,
+    values,
+    row,
+    token,
+    head,
+    at,
+    mask,
+    place,
+    Q: tl.constexpr,
+    KV: tl.constexpr,
+    DIM: tl.constexpr,
+    KEEP: tl.constexpr,
+):
+    """One tile of heads to where its queries, keys and values belong; with KEEP the keys back to `row` as well."""
     to_q = mask & (head < Q)
     to_k = mask & (head >= Q) & (head < Q + KV)
     to_v = mask & (head >= Q + KV)
     tl.store(q_out + token * (Q * DIM) + head * DIM + at, x, mask=to_q)
     tl.store(keys + place + (head - Q) * DIM + at, x.to(keys.dtype.element_ty), mask=to_k)
     tl.store(values + place + (head - Q - KV) * DIM + at, x.to(values.dtype.element_ty), mask=to_v)
+    if KEEP:
+        tl.store(row + at, x, mask=to_k)
 
 
 @triton.jit
@@ -115,6 +132,7 @@ def rope_write_kernel(
     PAGE: tl.constexpr,
     NORM_Q: tl.constexpr,
     NORM_K: tl.constexpr,
+    KEEP: tl.constexpr,
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,  # power of two >= HALF
     REST: tl.constexpr,  # power of two >= DIM - 2 HALF; 0 where that is 0
@@ -147,10 +165,10 @@ def rope_write_kernel(
     wide_a, wide_b = a.to(tl.float32), b.to(tl.float32)
     turned_a = tl.where(is_v, a, (wide_a * c - wide_b * s).to(a.dtype))
     turned_b = tl.where(is_v, b, (wide_b * c + wide_a * s).to(b.dtype))
-    _put(turned_a, q_out, keys, values, token, head, at, mask, place, Q, KV, DIM)
-    _put(turned_b, q_out, keys, values, token, head, HALF + at, mask, place, Q, KV, DIM)
+    _put(turned_a, q_out, keys, values, row, token, head, at, mask, place, Q, KV, DIM, KEEP)
+    _put(turned_b, q_out, keys, values, row, token, head, HALF + at, mask, place, Q, KV, DIM, KEEP)
     if REST > 0:
-        _put(rest, q_out, keys, values, token, head, rest_at, rest_mask, place, Q, KV, DIM)
+        _put(rest, q_out, keys, values, row, token, head, rest_at, rest_mask, place, Q, KV, DIM, KEEP)
 
 
 class TritonKernels:
@@ -188,8 +206,13 @@ class TritonKernels:
         slots: torch.Tensor,
         norms: tuple[torch.Tensor | None, torch.Tensor | None],
         eps: float,
+        *,
+        keep: bool = False,
     ) -> torch.Tensor:
-        """See `contracts.RopeWriter`: pool is the layer's keys and values, norms the weights of q and k."""
+        """See `contracts.RopeWriter`: pool is the layer's keys and values, norms the weights of q and k.
+
+        keep: the rotated keys are written over the others in `qkv` too.
+        """
         tokens, total, dim = qkv.shape
         half = cos.shape[1]
         keys, values = pool
@@ -199,7 +222,7 @@ class TritonKernels:
             q_weight = k_weight
         elif norms[1] is None and norms[0] is not None:
             k_weight = q_weight
-        flags: tuple[Any, ...] = (norms[0] is not None, norms[1] is not None)
+        flags: tuple[Any, ...] = (norms[0] is not None, norms[1] is not None, keep)
         block = min(HEADS_BLOCK, triton.next_power_of_2(total))
         rest = dim - 2 * half
         rope_write_kernel[(tokens, triton.cdiv(total, block))](

@@ -48,13 +48,14 @@ class Variant(NamedTuple):
 
 @dataclass(slots=True)
 class Numbers:
-    """Of one step and KV group; numpy int32. longest: most new tokens of a row."""
+    """Of one step and KV group; numpy int32. longest: most new tokens of a row. fresh: no row had any before."""
 
     q_indptr: np.ndarray  # [rows + 1], where each row's tokens begin
     indptr: np.ndarray  # [rows + 1], where each row's pages begin
     last: np.ndarray  # [rows], positions in the last page
     kv_lens: np.ndarray  # [rows]
     longest: int
+    fresh: bool = False
 
     @property
     def rows(self) -> int:
@@ -78,6 +79,7 @@ def numbers_of(batch: AttentionBatch) -> Numbers:
         last=(kv_lens - np.maximum(pages - 1, 0) * batch.page_size).astype(np.int32),
         kv_lens=kv_lens.astype(np.int32),
         longest=batch.max_q_len,
+        fresh=batch.max_q_len > 1 and bool((counts == kv_lens).all()),
     )
 
 

@@ -69,6 +69,47 @@ class DecodeRun:
         self._event.synchronize()
 
 
+class Staged:
+    """Numbers on their way to the device, in pinned memory that grows when it must."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._place = device
+        self._host = devices.staging(0, device)
+
+    def of(self, arrays: tuple[np.ndarray, ...]) -> list[torch.Tensor]:
+        """The arrays, valid until the next call."""
+        size = sum(map(len, arrays))
+        if self._host.numel() < size:
+            self._host = devices.staging(2 * size, self._place)
+        parts = list(self._host[:size].split([len(array) for array in arrays]))
+        for part, array in zip(parts, arrays, strict=True):
+            part.numpy()[:] = array
+        return parts
+
+
+class FreshRun:
+    """Steps of whole prompts of which nothing was cached: keys and values are read where the layer left them, which is
+    faster than page by page. Of any number of rows and tokens; not for capture."""
+
+    def __init__(self, flashinfer: Any, variant: Variant, backend: str, workspace: torch.Tensor) -> None:
+        self.variant = variant
+        self.wrapper = flashinfer.BatchPrefillWithRaggedKVCacheWrapper(workspace, "NHD", backend=backend)
+        self._staged = Staged(workspace.device)
+        self._event = devices.event(workspace.device)
+
+    def plan(self, numbers: Numbers) -> None:
+        """Make the next runs those of these rows."""
+        v = self.variant
+        self._event.synchronize()
+        (indptr,) = self._staged.of((numbers.q_indptr,))
+        self.wrapper.plan(indptr, indptr, v.heads, v.kv_heads, v.head_dim, causal=True, **v.options)
+        self._event.record()
+
+    def run(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor) -> None:
+        """q, out [tokens, heads, dim], k, v [tokens, kv_heads, dim], of the same tokens."""
+        self.wrapper.run(q, k, v, out=out)
+
+
 class PrefillRun:
     """Steps with prompts in them, of any number of rows and tokens; not for capture."""
 
@@ -76,17 +117,15 @@ class PrefillRun:
         self.variant = variant
         self.wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(workspace, "NHD", backend=backend)
         self._whole = {} if split else {"disable_split_kv": True}
-        self._place = workspace.device
-        self._host = devices.staging(0, workspace.device)
+        self._staged = Staged(workspace.device)
         self._event = devices.event(workspace.device)
 
     def plan(self, numbers: Numbers, indices: torch.Tensor) -> None:
         """Make the next runs those of these rows, whose pages stand in `indices`."""
         v = self.variant
         self._event.synchronize()
-        q_indptr, indptr, last, kv_lens = self._staged(
-            (numbers.q_indptr, numbers.indptr, numbers.last, numbers.kv_lens)
-        )
+        arrays = (numbers.q_indptr, numbers.indptr, numbers.last, numbers.kv_lens)
+        q_indptr, indptr, last, kv_lens = self._staged.of(arrays)
         self.wrapper.plan(
             *(q_indptr, indptr, indices[: numbers.pages], last),
             *(v.heads, v.kv_heads, v.head_dim, v.page_size),
@@ -97,16 +136,6 @@ class PrefillRun:
             **self._whole,
         )
         self._event.record()
-
-    def _staged(self, arrays: tuple[np.ndarray, ...]) -> list[torch.Tensor]:
-        """The arrays in pinned memory, which grows when it must."""
-        size = sum(map(len, arrays))
-        if self._host.numel() < size:
-            self._host = devices.staging(2 * size, self._place)
-        parts = list(self._host[:size].split([len(array) for array in arrays]))
-        for part, array in zip(parts, arrays, strict=True):
-            part.numpy()[:] = array
-        return parts
 
 
 def tensor_cores(variant: Variant) -> bool:

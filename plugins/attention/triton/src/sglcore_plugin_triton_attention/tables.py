@@ -16,6 +16,7 @@ RESIDENT = 3  # decode programs that one multiprocessor holds at a time
 LONG = 8192  # keys from which a row is worth another part even where the card is full
 CROWD = 1024  # programs that a decode launch may have beside those that its rows need; bounds the workspace too
 MAX_SPLITS = 128
+AT_ONCE = 48  # parts beyond which merging costs more than the card gains, whatever is idle on it
 
 
 class DecodeTile(NamedTuple):
@@ -67,7 +68,7 @@ def decode_splits(programs: int, max_kv_len: int, block_n: int) -> tuple[int, in
     The first fills the card; the second lets a long row be cut further, by its length, on the device.
     """
     tiles = -(-max_kv_len // block_n)
-    fill = max(1, min(RESIDENT * SMS // programs, tiles, MAX_SPLITS))
+    fill = max(1, min(RESIDENT * SMS // programs, tiles, AT_ONCE))
     most = max(fill, min(-(-max_kv_len // LONG), CROWD // programs, MAX_SPLITS))
     return fill, most
 

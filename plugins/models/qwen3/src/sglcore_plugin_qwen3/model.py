@@ -15,6 +15,7 @@ from sglcore.layers.mlp import GatedMLP
 from sglcore.layers.moe import MixtureOfExperts
 from sglcore.layers.norm import RMSNorm
 from sglcore.layers.rope import RotaryEmbedding
+from sglcore.layers.rows import last_rows, sampled_rows
 from sglcore_plugin_qwen3.shape import ExpertShape, Qwen3Shape
 
 FeedForward = GatedMLP | MixtureOfExperts
@@ -37,9 +38,18 @@ class Qwen3Layer:
         self.heads, self.kv_heads, _ = (size // dim for size in self.qkv.sizes)  # of this rank
 
     def __call__(
-        self, x: torch.Tensor, residual: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], inputs: ForwardInputs
+        self,
+        x: torch.Tensor,
+        residual: torch.Tensor,
+        rotary: tuple[torch.Tensor, torch.Tensor],
+        inputs: ForwardInputs,
+        *,
+        last: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """x normed, residual, both [tokens, hidden] -> what to add to the residual, and the residual."""
+        """x normed, residual, both [tokens, hidden] -> what to add to the residual, and the residual.
+
+        Of the last layer only the rows that `last_rows` keeps.
+        """
         tokens = x.shape[0]
         qkv = self.qkv(x).view(tokens, -1, self.head_dim)  # [tokens, heads + 2 kv_heads, dim]
         x = self.attention.rotary(
@@ -52,7 +62,10 @@ class Qwen3Layer:
             k_norm=self.k_norm.weight,
             eps=self.q_norm.eps,
         )
-        x = self.out(x.view(tokens, -1))
+        x = x.view(tokens, -1)
+        if last:
+            x, residual = last_rows(inputs, x, residual)
+        x = self.out(x)
         x, residual = self.post_norm.add(x, residual)
         return self.mlp(x), residual
 
@@ -106,14 +119,13 @@ class Qwen3ForCausalLM:
         x = self.layers[0].input_norm(residual)
         following = [layer.input_norm for layer in self.layers[1:]]
         for layer, norm in zip(self.layers, [*following, None], strict=True):
-            x, residual = layer(x, residual, rotary, inputs)
+            x, residual = layer(x, residual, rotary, inputs, last=norm is None)
             if norm is not None:
                 x, residual = norm.add(x, residual)
         if (index := inputs.hidden_index) is not None:
             states = self.norm.add(x.index_select(0, index), residual.index_select(0, index))[0]
             inputs.extra["hidden_states"] = states
-        if inputs.sample_index is not None:
-            x, residual = x.index_select(0, inputs.sample_index), residual.index_select(0, inputs.sample_index)
+            x, residual = sampled_rows(inputs, x, residual)
         return self.head(self.norm.add(x, residual)[0], out=inputs.logits)
 
     def slots(self) -> dict[str, Slot]:

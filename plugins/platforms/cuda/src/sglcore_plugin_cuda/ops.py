@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from sglcore.contracts.ops import LinearOp
 from sglcore_plugin_cuda.kernels import activation, moe_route, norm, rope, sampling
 from sglcore_plugin_cuda.kernels.gemm import make_counters, small_linear
-from sglcore_plugin_cuda.kernels.gemm_table import BUCKETS, MOST_ROWS, config_for
+from sglcore_plugin_cuda.kernels.gemm_table import BUCKETS, MOST_ROWS, GemmConfig, config_for
 from sglcore_plugin_cuda.kernels.moe import fused_moe
 
 HALF_TYPES = (torch.bfloat16, torch.float16)
@@ -34,12 +34,22 @@ class SmallBatchLinear:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x [tokens, in] -> [tokens, out]."""
-        rows = x.shape[0]
-        if 1 <= rows <= MOST_ROWS:
-            config = self.configs[bisect_left(BUCKETS, rows)]
-            if config is not None and x.stride(-1) == 1 and x.dtype == self.weight.dtype:
-                return small_linear(x, self.weight, self.bias, config, self.counters, pdl=self.pdl)
+        if (config := self._config(x)) is not None:
+            return small_linear(x, self.weight, self.bias, config, self.counters, pdl=self.pdl)
         return F.linear(x, self.weight, self.bias)
+
+    def into(self, x: torch.Tensor, out: torch.Tensor) -> None:
+        """See `contracts.LinearOp`."""
+        if (config := self._config(x)) is not None:
+            small_linear(x, self.weight, self.bias, config, self.counters, out=out, pdl=self.pdl)
+        else:
+            _into(x, self.weight, self.bias, out)
+
+    def _config(self, x: torch.Tensor) -> GemmConfig | None:
+        """The kernel for these rows; None for cuBLAS."""
+        if not 1 <= x.shape[0] <= MOST_ROWS or x.stride(-1) != 1 or x.dtype != self.weight.dtype:
+            return None
+        return self.configs[bisect_left(BUCKETS, x.shape[0])]
 
 
 class PlainLinear:
@@ -54,6 +64,17 @@ class PlainLinear:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x [tokens, in] -> [tokens, out]."""
         return F.linear(x, self.weight, self.bias)
+
+    def into(self, x: torch.Tensor, out: torch.Tensor) -> None:
+        """See `contracts.LinearOp`."""
+        _into(x, self.weight, self.bias, out)
+
+
+def _into(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
+    if bias is None:
+        torch.mm(x, weight.t(), out=out)
+    else:
+        torch.addmm(bias, x, weight.t(), out=out)
 
 
 class CudaOps:

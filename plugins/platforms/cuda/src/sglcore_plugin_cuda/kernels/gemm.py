@@ -167,14 +167,17 @@ def small_linear(
     config: GemmConfig,
     counters: torch.Tensor | None,
     *,
+    out: torch.Tensor | None = None,
     pdl: bool = False,
 ) -> torch.Tensor:
     """x [rows <= 64, in], in contiguous; weight [out, in] contiguous; bias [out] -> [rows, out] of the dtype of x.
 
-    counters as `make_counters` gives them, needed where the config splits. Sums in float32.
+    counters as `make_counters` gives them, needed where the config splits. out: where the result goes, contiguous; None
+    for a new tensor. Sums in float32.
     """
     rows, (n_out, n_in) = x.shape[0], weight.shape
-    out = torch.empty((rows, n_out), dtype=x.dtype, device=x.device)
+    if out is None:
+        out = torch.empty((rows, n_out), dtype=x.dtype, device=x.device)
     block_m = config.block_m(rows)
     tiles = triton.cdiv(n_out, config.block_n)
     parts = None

@@ -85,6 +85,7 @@ TABLE: dict[tuple[int, int], tuple[GemmConfig | None, ...]] = {
     ),
     (5120, 2048): (sums(8, 512, 4, 1), None, None, None, GemmConfig(64, 128, 4, 5), None, None),
     (2048, 4096): (sums(8, 512, 4, 4), *[GemmConfig(64, 128, 4, 4, 4)] * 6),
+    (128, 2048): (sums(2, 1024, 4, 1), *[GemmConfig(16, 128, 4, 4, 8)] * 6),
     (151936, 2048): (sums(4, 1024, 4, 4), *[GemmConfig(64, 128, 4, 5)] * 4, None, None),
     (128256, 4096): (
         sums(16, 1024, 8, 4),
