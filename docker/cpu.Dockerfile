@@ -12,6 +12,7 @@ COPY constraints.txt constraints.txt
 RUN /opt/sglcore/bin/pip install -c constraints.txt --index-url https://download.pytorch.org/whl/cpu torch
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
+COPY plugins/apis plugins/apis
 COPY plugins/attention/cpu_kernels plugins/attention/cpu_kernels
 COPY plugins/models plugins/models
 COPY plugins/parsers plugins/parsers

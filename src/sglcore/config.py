@@ -184,6 +184,13 @@ class ServerConfig(EngineConfig, frozen=True, kw_only=True):
     api_key: Annotated[Str | None, about("Bearer key asked of every client.")] = None
     admin_api_key: Annotated[Str | None, about("Separate key asked on control endpoints.")] = None
     chat_template: Annotated[Str | None, about("Jinja file used instead of the model's own chat template.")] = None
+    completion_template: Annotated[
+        Str | None, about("How `suffix` is asked for: deepseek_coder, star_coder, qwen_coder, or a JSON file.")
+    ] = None
+    response_store_size: Annotated[
+        Annotated[int, Meta(ge=0, le=1_000_000)],
+        about("Responses kept in memory for /v1/responses/{id}; the oldest go first; 0 keeps none."),
+    ] = 1024
     tool_call_parser: Annotated[
         Str | None, about("Tool parser: a plugin's name, or auto to go by the chat template.")
     ] = None
@@ -198,6 +205,7 @@ class ServerConfig(EngineConfig, frozen=True, kw_only=True):
         Str | None, about("Dialects to serve: openai, native, and those of plugins; default: all of this repository.")
     ] = None
     enable_metrics: Annotated[bool, about("Serve Prometheus metrics at /metrics (on unless told otherwise).")] = True
+    no_ui: Annotated[bool, about("Do not serve the page with the playground and the engine view at /.")] = False
 
     def serves(self, dialect: str) -> bool:
         """Whether `apis` lets a dialect in."""

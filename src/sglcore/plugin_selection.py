@@ -20,6 +20,7 @@ from sglcore.registry import CORE, Entry, Refusal
 IN_TREE = frozenset(
     f"sglcore-plugin-{name}"
     for name in (
+        "anthropic",
         "cpu-kernels",
         "cuda",
         "demo",
@@ -28,7 +29,9 @@ IN_TREE = frozenset(
         "hermes",
         "llama",
         "modelscope",
+        "ollama",
         "qwen3",
+        "sagemaker",
         "think",
         "triton-attention",
     )

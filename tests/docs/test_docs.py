@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sglcore import hookspecs
+from sglcore.bench import options as bench
 from sglcore.cli.main import COMMANDS
 from sglcore.config import ServerConfig
 from sglcore.contracts.families import FAMILIES
@@ -26,6 +27,21 @@ WRITTEN = [page for page in PAGES if not GENERATED & set(page.parents)]
 FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 HOOKS = {name: spec for name, spec in vars(hookspecs).items() if hasattr(spec, "sglcore_spec")}
+
+BENCH = {  # flags of `sglcore bench`, beside the engine's
+    "--batch",
+    *(
+        "--" + name.replace("_", "-")
+        for kind in (
+            bench.ServingOptions,
+            bench.OfflineOptions,
+            bench.OneBatchOptions,
+            bench.StartupOptions,
+            bench.StepOptions,
+        )
+        for name in kind.__struct_fields__
+    ),
+}
 
 
 def page_name(page: Path) -> str:
@@ -170,14 +186,19 @@ def test_commands_and_flags_that_are_shown_exist(page, words):
     flags = {"--" + name.replace("_", "-") for name in ServerConfig.__struct_fields__}
     simulate = {"--example", "--plot", "--cost", "--json"}
     doctor = {"--gpu", "--json", "--timeout"}
-    own = {"plugins": {"--family", "--json"}, "env": {"--json"}, "simulate": simulate, "doctor": doctor}.get(
-        words[0], {"--config", "--help", "-p"}
-    )
+    own = {
+        "plugins": {"--family", "--json"},
+        "env": {"--json"},
+        "simulate": simulate,
+        "doctor": doctor,
+        "bench": BENCH,
+    }.get(words[0], {"--config", "--help", "-p"})
     assert {w.split("=")[0] for w in words if w.startswith("-")} <= flags | own
 
 
 def test_flags_named_in_prose_exist():
     flags = {"--" + name.replace("_", "-") for name in ServerConfig.__struct_fields__} | {
+        *BENCH,
         "--config",
         "--help",
         "--no-build-isolation",

@@ -18,13 +18,24 @@ from sglcore.errors import ConfigError, RequestError
 from sglcore.server import build_app
 from sglcore.server.app import core_routes
 from sglcore.server.body import MAX_BODY
+from sglcore.server.ui.page import page_files
 
 TEXT = tiny_text()
-PUBLIC = {"/health", "/health_generate", "/livez", "/metrics", "/readyz"}
+PAGE = {"/" if name == "index.html" else f"/ui/{name}" for name in page_files()}
+PUBLIC = {"/health", "/health_generate", "/livez", "/metrics", "/readyz", *PAGE}
 ADMIN = {"/flush_cache", "/abort_request", "/pause_generation", "/continue_generation"}
 USER = {
     "/v1/models",
     "/v1/models/{model_id:path}",
+    "/v1/responses",
+    "/v1/responses/input_tokens",
+    "/v1/responses/{response_id}",
+    "/v1/responses/{response_id}/cancel",
+    "/v1/responses/{response_id}/input_items",
+    "/v1/score",
+    "/v1/rerank",
+    "/v1/embeddings",
+    "/v1/classify",
     "/v1/chat/completions",
     "/v1/completions",
     "/generate",
@@ -38,6 +49,7 @@ USER = {
     "/v1/tokenize",
     "/detokenize",
     "/v1/detokenize",
+    "/ui/engine",
 }
 
 

@@ -82,7 +82,7 @@ GROUPS = (
     ),
     Group(
         "the API's finer settings",
-        "weight-version hf-chat-template-name completion-template file-storage-path enable-cache-report "
+        "weight-version hf-chat-template-name file-storage-path enable-cache-report "
         "tool-server default-chat-template-kwargs "
         "trust-request-chat-template enable-strict-thinking return-input-ids return-output-ids "
         "preferred-sampling-params enable-custom-logit-processor enable-return-hidden-states "

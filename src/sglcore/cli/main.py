@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("sglcore.cli.generate", "Answer prompts in this process, without a server."),
     "chat": ("sglcore.cli.chat", "Talk to a model in the terminal."),
     "simulate": ("sglcore.cli.simulate", "Replay a trace of requests through the scheduler, without a model."),
+    "bench": ("sglcore.cli.bench", "Measure servers, engines, starts and steps."),
     "plugins": ("sglcore.cli.plugins", "Show what is installed."),
     "doctor": ("sglcore.cli.doctor", "Check this machine: libraries, devices, plugins, and what would mend them."),
     "env": ("sglcore.cli.env", "Show versions and hardware, for a bug report."),

@@ -74,8 +74,17 @@ if TYPE_CHECKING:
         Waiting,
     )
     from sglcore.contracts.quant import LinearPart, QuantContext, QuantMethod, QuantSpec, QuantTensor
-    from sglcore.contracts.routes import ModelInfo, RouteContext, RouteEntry, RouteSpec
-    from sglcore.contracts.services import Detokenizer, EngineClient, StopFinder, TextService
+    from sglcore.contracts.routes import ModelInfo, Problem, RouteContext, RouteEntry, RouteSpec
+    from sglcore.contracts.services import (
+        ChatService,
+        Detokenizer,
+        EngineClient,
+        HttpService,
+        StopFinder,
+        TextService,
+        Turn,
+        TurnEnd,
+    )
     from sglcore.contracts.spec import Spec
     from sglcore.contracts.speculators import (
         DeviceProposer,
@@ -115,8 +124,8 @@ _NAMES = {
     "platforms": "DeviceMemory MeasuredPlatform Platform PlatformSpec",
     "policies": "CachedRun EvictionOrder EvictionSpec Policy PolicySpec Waiting",
     "quant": "LinearPart QuantContext QuantMethod QuantSpec QuantTensor",
-    "routes": "ModelInfo RouteContext RouteEntry RouteSpec",
-    "services": "Detokenizer EngineClient StopFinder TextService",
+    "routes": "ModelInfo Problem RouteContext RouteEntry RouteSpec",
+    "services": "ChatService Detokenizer EngineClient HttpService StopFinder TextService Turn TurnEnd",
     "spec": "Spec",
     "speculators": "DeviceProposer DraftContext DraftInputs HostDrafts HostProposer SpeculatorSpec",
     "weights": "Checkpoint TextAssets WeightFormat WeightFormatSpec WeightSource WeightSourceSpec",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from sglcore.config import ServerConfig
-from sglcore.contracts.services import EngineClient, TextService
+from sglcore.contracts.services import ChatService, EngineClient, HttpService, TextService
 from sglcore.contracts.spec import Spec
 
 
@@ -29,12 +29,33 @@ class RouteEntry:
     methods: HTTP methods, in capitals.
     tier: "public" needs no key, "user" the API key, "admin" the admin key (or the API key where no
         admin key is set). There is no default: a route without a tier cannot be built.
+    on_error: writes whatever was raised for this route (a wrong key, a malformed body, the endpoint's own RequestError)
+        in the dialect's shape; None: as OpenAI's errors. It must not raise.
+    key_header: a header that may hold the key as well, bare, where the dialect's clients send one, as `x-api-key`.
     """
 
     path: str
     endpoint: Callable[..., Any]
     methods: tuple[str, ...]
     tier: Literal["public", "user", "admin"]
+    on_error: Callable[[Problem], Any] | None = None  # -> Starlette Response
+    key_header: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A failure as a client is told of it: nothing in it is secret.
+
+    status: HTTP status, 4xx or 5xx. kind: OpenAI's word for it, as `invalid_request_error`. param, code: as in
+    RequestError. retry_after: seconds, 0 where nothing is known.
+    """
+
+    status: int
+    message: str
+    kind: str = ""
+    param: str | None = None
+    code: str | None = None
+    retry_after: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,3 +78,13 @@ class RouteContext(Protocol):
     engine: EngineClient  # the way to generate
     text: TextService | None  # None under --skip-tokenizer-init
     model: ModelInfo  # the one that is served
+
+    @property
+    def chat(self) -> ChatService:
+        """Whole turns: template, sampling, tools, reasoning."""
+        ...
+
+    @property
+    def http(self) -> HttpService:
+        """Bodies in, streams out."""
+        ...

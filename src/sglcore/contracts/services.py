@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from sglcore.contracts.parsers import ArgumentsDelta, CallEnded, CallStarted, ReasoningDelta, TextDelta
+    from sglcore.contracts.routes import Problem
     from sglcore.request import GenerateRequest, RequestOutput
 
 
@@ -112,4 +115,100 @@ class TextService(Protocol):
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that one token stands for, b"" for an id without a token. Not always whole characters."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnEnd:
+    """The last event of a turn.
+
+    reason: stop, length, tool_calls or abort; message: why it was aborted. matched: the stop string or token id that
+    ended it. warnings: of parsers, as OpenAI's dialect shows them. Counts are in tokens; reasoning_tokens is None where
+    reasoning is not told apart.
+    """
+
+    reason: str
+    matched: int | str | None = None
+    message: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int | None = None
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Turn(Protocol):
+    """One answer that was begun: checked and tokenized, not yet submitted."""
+
+    rid: str  # as the engine knows it
+    prompt_tokens: int  # of the prompt alone
+
+    def events(
+        self, *, stream: bool = True
+    ) -> AsyncGenerator[list[TextDelta | ReasoningDelta | CallStarted | ArgumentsDelta | CallEnded | TurnEnd], None]:
+        """Submit, and yield what each delivery added; the last event of the last list is a TurnEnd.
+
+        With `stream` false everything comes in one list. Closing it early aborts the request in the engine.
+        Raises RequestError where the engine refuses or gives up, EngineDead.
+        """
+        ...
+
+
+class ChatService(Protocol):
+    """Turns for dialects that are no OpenAI's: they translate a body, and write the events in their own words."""
+
+    async def begin(self, body: dict[str, Any]) -> Turn:
+        """`body` as of POST /v1/chat/completions (`n` 1, without `stream`), with `model` checked where it is there.
+
+        Raises RequestError as that endpoint does, `param` naming OpenAI's field.
+        """
+        ...
+
+    async def complete(self, body: dict[str, Any]) -> Turn:
+        """`body` as of POST /v1/completions with one prompt: a turn of TextDelta alone, without template or parsers."""
+        ...
+
+    async def count(self, body: dict[str, Any]) -> int:
+        """Prompt tokens that `begin` would have; what asks for an answer (`max_tokens`) is not looked at."""
+        ...
+
+    async def openai(self, request: Any, path: str, body: dict[str, Any]) -> Any:
+        """The Response of OpenAI's own dialect to `body` at `path`, /v1/chat/completions or /v1/completions.
+
+        For dialects that have OpenAI's bodies at another address. `request` is the one that is answered, its body read
+        already. Works whether or not `--apis` serves OpenAI's dialect. Raises RequestError.
+        """
+        ...
+
+
+class HttpService(Protocol):
+    """What an endpoint needs of HTTP beyond Starlette, with the server's own bounds and deadlines."""
+
+    async def read_object(self, request: Any) -> dict[str, Any]:
+        """The body as one JSON object, its top-level nulls dropped, never more than the server's limit in memory.
+
+        A header that names the tenant (`x-tenant`) comes as the field `tenant`, which `ChatService.begin` takes. Raises
+        RequestError 413 or 400; a client that has gone ends the endpoint.
+        """
+        ...
+
+    async def while_connected(self, request: Any, work: Any) -> Any:
+        """Await `work`; a client that leaves before it is done cancels it."""
+        ...
+
+    def stream(
+        self,
+        chunks: AsyncGenerator[bytes, None],
+        *,
+        media_type: str = "text/event-stream",
+        on_error: Callable[[Problem], bytes],
+        end: bytes = b"",
+        on_early_error: Callable[[Problem], Any] | None = None,
+    ) -> Any:
+        """A Starlette Response that sends each chunk as it comes, then `end`, and closes `chunks` in any case.
+
+        The first chunk is awaited before the status line: what is raised until then becomes `on_early_error`'s Response
+        (None: the route's `on_error`, else an error as OpenAI's), later the chunk that `on_error` writes, after which
+        `end` follows. A reader that is too slow is cut off.
+        """
         ...

@@ -44,34 +44,44 @@ OPENAI = (
     SAMPLING
     | REQUEST
     | {
-        "token_ids_logprob": ("routes (use /generate)", nothing),
-        "return_hidden_states": ("routes (use /generate)", nothing),
-        "functions": ("tool_parsers", nothing),
+        "functions": ("tool_parsers (`tools` is what they are called now)", nothing),
         "function_call": ("tool_parsers", _is("none", "auto")),
         "response_format": ("grammars", _text_format),
         "best_of": ("logits_processors", _best_of),
-        "suffix": ("chat_formats (fill in the middle)", nothing),
         "modalities": ("models (audio)", _text_only),
         "audio": ("models (audio)", nothing),
         "mm_processor_kwargs": ("models (vision)", nothing),
+        "web_search_options": ("tools (web search)", nothing),
+        "return_spec_tokens_details": ("speculators", nothing),
+        "task": ("models (embedding, classification)", nothing),
         "chat_template": ("chat_formats (set it at start with --chat-template)", nothing),
-        "return_token_ids": ("routes (use /generate)", nothing),
-        "return_prompt_token_ids": ("routes (use /generate)", nothing),
-        "return_meta_info": ("routes (use /generate)", nothing),
-        "input_ids": ("routes (use /generate)", nothing),
     }
 )
 CHAT = OPENAI | {
     "echo": ("chat_formats (use /v1/completions)", nothing),
     "prompt": ("routes (use /v1/completions)", nothing),
+    "suffix": ("chat_formats (use /v1/completions)", nothing),
 }
 COMPLETION = OPENAI | {
+    "input_ids": ("routes (`prompt` takes token ids here)", nothing),
     "top_logprobs": ("routes (`logprobs` takes the number here)", _zero),
     "tools": ("tool_parsers (use /v1/chat/completions)", _tools),
     "tool_choice": ("tool_parsers (use /v1/chat/completions)", _is("none", "auto")),
 }
 # Read by nobody, changes no answer, sent by every client: not worth counting.
-INERT = frozenset({"user", "log_metrics", "no_logs", "store", "metadata", "parallel_tool_calls"})
+INERT = frozenset(
+    {
+        "user",
+        "log_metrics",
+        "no_logs",
+        "store",
+        "metadata",
+        "parallel_tool_calls",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+    }
+)
 
 
 def check_fields(

@@ -16,17 +16,24 @@ from sglcore.isolation import Faults
 from sglcore.server.auth import TIERS, Keys
 from sglcore.server.body import ClientGone
 from sglcore.server.chat import chat_routes
+from sglcore.server.classify import classify_routes
 from sglcore.server.completions import completion_routes
 from sglcore.server.control import health_routes, info_routes
-from sglcore.server.errors import CLIENT_GONE, error_response, on_exception
+from sglcore.server.embeddings import embedding_routes
+from sglcore.server.errors import CLIENT_GONE, on_exception, refusal
 from sglcore.server.face import Face
-from sglcore.server.metrics import ServerMetrics, metrics_routes
+from sglcore.server.http_service import ByteStream
+from sglcore.server.metrics import metrics_routes
 from sglcore.server.native import native_routes
 from sglcore.server.openai import model_routes
 from sglcore.server.plugin_routes import owner_of
+from sglcore.server.rerank import rerank_routes
+from sglcore.server.responses import response_routes
+from sglcore.server.scoring import score_routes
 from sglcore.server.sessions import session_routes
 from sglcore.server.steering import admin_routes
 from sglcore.server.tokenization import tokenization_routes
+from sglcore.server.ui.page import ui_routes
 from sglcore.server.vitals import Vitals, vital_routes
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -52,14 +59,17 @@ def core_routes(context: RouteContext) -> list[RouteEntry]:
     """Every route of the core's own: the dialects that `--apis` lets in, and what is always there."""
     # A plain RouteContext, as a dialect's own tests may make it, has no record of faults and no plan.
     faults, plan = getattr(context, "faults", None) or Faults(), getattr(context, "plugin_plan", "")
-    metrics = getattr(context, "metrics", None) or ServerMetrics(context.model.name, faults)
-    face = Face.of(context, metrics)
+    face: Face | None = getattr(context, "face", None)
+    face = face or Face.of(context)
+    metrics = face.metrics
     entries: list[RouteEntry] = []
     if context.config.serves("openai"):
-        entries += [*model_routes(face), *chat_routes(face), *completion_routes(face)]
+        entries += [*model_routes(face), *chat_routes(face), *completion_routes(face), *response_routes(face)]
+        entries += [*score_routes(face), *rerank_routes(face), *embedding_routes(face), *classify_routes(face)]
     if context.config.serves("native"):
         entries += [*native_routes(face), *session_routes(face), *tokenization_routes(face)]
     entries += [*health_routes(face), *vital_routes(face.vitals), *info_routes(face, faults, plan), *admin_routes(face)]
+    entries += ui_routes(face)
     return entries + (metrics_routes(metrics, context.engine, face.peers) if context.config.enable_metrics else [])
 
 
@@ -80,18 +90,21 @@ def _check_entries(entries: list[RouteEntry]) -> None:
 
 
 def _guarded(entry: RouteEntry, keys: Keys, vitals: Vitals) -> Endpoint:
-    """The endpoint behind its tier; whatever it raises becomes an error body."""
+    """The endpoint behind its tier; whatever it raises becomes an error body of its dialect."""
 
     async def endpoint(request: Request) -> Response:
         try:
-            keys.check(request, entry.tier)
+            keys.check(request, entry.tier, entry.key_header)
             if entry.tier == "user" and request.method == "POST":
                 vitals.check_open()
             response: Response = await entry.endpoint(request)
+            if isinstance(response, ByteStream):
+                response.on_early_error = response.on_early_error or entry.on_error
             return response
         except (ClientGone, ClientDisconnect):
             return Response(status_code=CLIENT_GONE)
         except Exception as error:
-            return error_response(error)
+            return refusal(error, entry.on_error)
 
+    endpoint.on_error = entry.on_error  # type: ignore[attr-defined]  # for `on_exception`: a wrong method
     return endpoint

@@ -18,11 +18,14 @@ class Keys:
         self._user = api_key.encode() if api_key else None
         self._admin = admin_api_key.encode() if admin_api_key else None
 
-    def check(self, connection: HTTPConnection, tier: str) -> None:
-        """Raise RequestError 401 (no or wrong key) or 403 (the API key where the admin key is asked)."""
+    def check(self, connection: HTTPConnection, tier: str, key_header: str = "") -> None:
+        """Raise RequestError 401 (no or wrong key) or 403 (the API key where the admin key is asked).
+
+        key_header: a header that may hold the key as well; it counts where there is no `Authorization: Bearer`.
+        """
         if tier == "public" or not (accepted := self._accepted(tier)):
             return
-        given = _bearer(connection)
+        given = _bearer(connection) or _bare(connection, key_header)
         # Every key is compared, so that timing says nothing about which one is close.
         matches = [hmac.compare_digest(given, key) for key in accepted]
         if any(matches):
@@ -35,7 +38,7 @@ class Keys:
             "The API key is missing or wrong.",
             status=401,
             code="invalid_api_key",
-            remedy="Send the header `Authorization: Bearer KEY`.",
+            remedy=f"Send the header `Authorization: Bearer KEY`{f' or `{key_header}: KEY`' if key_header else ''}.",
         )
 
     def _accepted(self, tier: str) -> list[bytes]:
@@ -49,3 +52,7 @@ class Keys:
 def _bearer(connection: HTTPConnection) -> bytes:
     scheme, _, key = connection.headers.get("authorization", "").partition(" ")
     return key.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
+
+
+def _bare(connection: HTTPConnection, header: str) -> bytes:
+    return connection.headers.get(header, "").strip().encode("latin-1") if header else b""

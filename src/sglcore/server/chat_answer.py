@@ -6,11 +6,13 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from sglcore.contracts.parsers import ArgumentsDelta, CallEnded, CallStarted, ReasoningDelta, TextDelta
+from sglcore.contracts.parsers import ArgumentsDelta, CallStarted, ReasoningDelta, TextDelta
 from sglcore.request import FinishReason, GenerateRequest
-from sglcore.server.branch_parser import Parsing, joined
+from sglcore.server.branch_events import branches_of
+from sglcore.server.branch_parser import Parsing
 from sglcore.server.face import Face
 from sglcore.server.openai import finish_fields, openai_body, unix_now
+from sglcore.server.openai_extras import Extras
 from sglcore.server.schemas import ChatFields
 from sglcore.server.sse import event
 from sglcore.server.usage import Usage
@@ -25,17 +27,22 @@ class ChatAnswer:
         self._asked = asked
         self._ask = ask
         self._created = unix_now()
-        self._usage = Usage([len(ask.token_ids())])
+        self._usage = Usage([len(ask.token_ids())], cached_details=asked.return_cached_tokens_details)
+        self._extras = Extras(asked, [ask])
         self._greeted: set[int] = set()
-        self._parsers = [parsing.branch(i) for i in range(ask.n)] if parsing else []
-        self._calls = [Calls() for _ in range(ask.n)]
+        self._branches = branches_of(parsing, ask.n)
+        self._thinks = parsing.reasoning is not None
 
     async def whole(self) -> dict[str, Any]:
         (pieces,) = await self._face.generation.collect([self._ask])
         for piece in pieces:
             self._usage.see(piece)
-        body = self._body("chat.completion", [self._choice(piece) for piece in pieces]) | {"usage": self._usage.body()}
-        warnings = [warning for branch in range(len(self._parsers)) for warning in self._warnings(branch)]
+            self._extras.see(piece)
+        choices = [self._choice(piece) for piece in pieces]
+        await self._count_thoughts()
+        body = self._body("chat.completion", choices) | {"usage": self._usage.body()}
+        body |= self._extras.prompt() | self._extras.body()
+        warnings = [warning for branch in range(len(self._branches)) for warning in self._warnings(branch)]
         return body | ({"warnings": warnings} if warnings else {})
 
     def _choice(self, piece: Piece) -> dict[str, Any]:
@@ -44,16 +51,17 @@ class ChatAnswer:
             "message": {"role": "assistant", **self._message(piece)},
             "logprobs": self._face.names.chat(piece.logprobs) if self._asked.logprobs else None,
             **self._finish(piece.branch, piece.finish),
+            **self._extras.tokens(piece),
+            **self._extras.end(piece),
         }
 
     def _message(self, piece: Piece) -> dict[str, Any]:
-        if not self._parsers:
-            return {"content": piece.text, "tool_calls": None, "reasoning_content": None}
-        events = self._parsers[piece.branch].whole(piece.text)
-        self._calls[piece.branch].see(events)
+        branch = self._branches[piece.branch]
+        events = branch.whole(piece)
+        content = _texts(events, TextDelta)
         return {
-            "content": _texts(events, TextDelta),
-            "tool_calls": self._calls[piece.branch].body(),
+            "content": content if branch.parsed else content or "",
+            "tool_calls": [_call(started, arguments) for started, arguments in branch.calls.pairs()] or None,
             "reasoning_content": _texts(events, ReasoningDelta),
         }
 
@@ -65,49 +73,61 @@ class ChatAnswer:
                 if chunks:
                     yield b"".join(chunks)
         if options and options.include_usage:
+            await self._count_thoughts()
             yield event(self._body("chat.completion.chunk", []) | {"usage": self._usage.body()})
 
     def _chunks(self, piece: Piece) -> list[dict[str, Any]]:
         self._usage.see(piece)
+        self._extras.see(piece)
         chunks = []
         if piece.branch not in self._greeted:
             self._greeted.add(piece.branch)
-            chunks.append(self._chunk(piece.branch, {"role": "assistant", "content": ""}))
+            greeting = self._chunk(piece.branch, {"role": "assistant", "content": ""})
+            chunks.append(greeting | (self._extras.prompt() if len(self._greeted) == 1 else {}))
         deltas = self._deltas(piece)
-        logprobs = self._face.names.chat(piece.logprobs) if self._asked.logprobs and piece.logprobs else None
-        for i, delta in enumerate(deltas or ([{"content": ""}] if logprobs else [])):
-            chunks.append(self._chunk(piece.branch, delta, logprobs if i == 0 else None))
+        beside = self._beside(piece)
+        for i, delta in enumerate(deltas or ([{"content": ""}] if beside else [])):
+            chunks.append(self._chunk(piece.branch, delta, beside if i == 0 else {}))
         if piece.finish is not None:
-            chunks.append(self._chunk(piece.branch, {}, finish=piece.finish))
+            chunks.append(self._chunk(piece.branch, {}, self._extras.end(piece), finish=piece.finish))
         return chunks
+
+    def _beside(self, piece: Piece) -> dict[str, Any]:
+        """What a piece's tokens bring beside text, for the first of its chunks."""
+        logprobs = self._face.names.chat(piece.logprobs) if self._asked.logprobs and piece.logprobs else None
+        shown = {"logprobs": logprobs} if logprobs else {}
+        return shown | (self._extras.tokens(piece) if piece.token_ids else {})
 
     def _deltas(self, piece: Piece) -> list[dict[str, Any]]:
         """What a piece adds to the message."""
-        if not self._parsers:
-            return [{"content": piece.text}] if piece.text else []
-        parser = self._parsers[piece.branch]
-        events = parser.feed(piece.text)
-        if piece.finish is not None:
-            events += parser.finish()
-        self._calls[piece.branch].see(events)
-        return [delta for e in joined(events) if (delta := _delta(e)) is not None]
+        events = self._branches[piece.branch].take(piece)
+        return [delta for e in events if (delta := _delta(e)) is not None]
+
+    async def _count_thoughts(self) -> None:
+        if self._thinks:
+            thoughts = ["".join(branch.thought) for branch in self._branches]
+            self._usage.reasoning = await self._face.prompts.count(thoughts)
 
     def _chunk(
-        self, index: int, delta: dict[str, Any], logprobs: Any = None, finish: FinishReason | None = None
+        self,
+        index: int,
+        delta: dict[str, Any],
+        beside: dict[str, Any] | None = None,
+        finish: FinishReason | None = None,
     ) -> dict[str, Any]:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, **self._finish(index, finish)}
-        body = self._body("chat.completion.chunk", [choice]) | self._chunk_usage()
-        warnings = self._warnings(index) if finish is not None and self._parsers else []
+        choice = {"index": index, "delta": delta, "logprobs": None, **self._finish(index, finish)} | (beside or {})
+        body = self._body("chat.completion.chunk", [choice]) | self._extras.chunk() | self._chunk_usage()
+        warnings = self._warnings(index) if finish is not None else []
         return body | ({"warnings": warnings} if warnings else {})
 
     def _finish(self, branch: int, finish: FinishReason | None) -> dict[str, Any]:
         fields = finish_fields(finish)
-        if finish is not None and finish.type == "stop" and self._calls[branch].complete:
-            fields["finish_reason"] = "tool_calls"
+        if finish is not None:
+            fields["finish_reason"] = self._branches[branch].reason(finish)
         return fields
 
     def _warnings(self, branch: int) -> list[dict[str, Any]]:
-        return [warning | {"choice": branch} for warning in self._parsers[branch].warnings]
+        return [warning | {"choice": branch} for warning in self._branches[branch].warnings]
 
     def _chunk_usage(self) -> dict[str, Any]:
         options = self._asked.stream_options
@@ -117,34 +137,6 @@ class ChatAnswer:
 
     def _body(self, kind: str, choices: list[Any]) -> dict[str, Any]:
         return openai_body(kind, self._ask.rid, self._created, self._face.model, choices)
-
-
-class Calls:
-    """The calls of one branch, put together."""
-
-    def __init__(self) -> None:
-        self._started: list[CallStarted] = []
-        self._arguments: list[str] = []
-        self._ended = 0
-
-    def see(self, events: list[Any]) -> None:
-        for e in events:
-            if isinstance(e, CallStarted):
-                self._started.append(e)
-                self._arguments.append("")
-            elif isinstance(e, ArgumentsDelta):
-                self._arguments[e.index] += e.text
-            elif isinstance(e, CallEnded):
-                self._ended += 1
-
-    @property
-    def complete(self) -> bool:
-        """Whether there are calls and none was cut off: a client may run them."""
-        return bool(self._started) and self._ended == len(self._started)
-
-    def body(self) -> list[dict[str, Any]] | None:
-        pairs = zip(self._started, self._arguments, strict=True)
-        return [_call(started, arguments) for started, arguments in pairs] or None
 
 
 def _call(started: CallStarted, arguments: str) -> dict[str, Any]:

@@ -42,8 +42,9 @@ def shown_tools(face: Face, asked: ChatFields) -> list[dict[str, Any]] | None:
             code="tools_not_in_template",
             remedy="Start the server with a template that does (--chat-template FILE), or leave `tools` out.",
         )
-    if any(f.get("strict") for f in functions):
-        face.metrics.count_ignored(["tools.function.strict"])
+    for i, function in enumerate(functions):
+        if function.get("strict"):
+            raise unsupported(f"tools[{i}].function.strict", "grammars")
     return tools
 
 

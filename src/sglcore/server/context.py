@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from sglcore.config import ServerConfig
 from sglcore.contracts.logits_processors import LogitsProcessorSpec
 from sglcore.contracts.routes import ModelInfo
-from sglcore.contracts.services import EngineClient, TextService
+from sglcore.contracts.services import ChatService, EngineClient, HttpService, TextService
 from sglcore.isolation import Faults
 from sglcore.registry import Registry
 from sglcore.server.counts import Peers
+from sglcore.server.face import Face
+from sglcore.server.http_service import Http
 from sglcore.server.metrics import ServerMetrics
 from sglcore.server.parsers import AnswerParsers
+from sglcore.server.response_store import ResponseStore
+from sglcore.server.turns import Turns
 from sglcore.server.vitals import Vitals
 
 
@@ -23,6 +27,8 @@ class ServerContext:
     faults: what plugins have got wrong in this process. plugin_plan: digest of the plan it runs with.
     vitals: None stands for those of `engine` alone. processors: those that requests may name; None for none.
     peers: the other API workers; None where this process is the only one. metrics: None for fresh ones.
+    responses: the way to those that are kept; None for this process's own.
+    `face`, and the services built on it, are made when they are first asked for.
     """
 
     config: ServerConfig
@@ -36,3 +42,22 @@ class ServerContext:
     processors: Registry[LogitsProcessorSpec] | None = None
     peers: Peers | None = None
     metrics: ServerMetrics | None = None
+    responses: ResponseStore | None = None
+    _face: Face | None = field(default=None, init=False, repr=False)
+
+    @property
+    def face(self) -> Face:
+        """What the dialects of this process share."""
+        if self._face is None:
+            self._face = Face.of(self)
+        return self._face
+
+    @property
+    def chat(self) -> ChatService:
+        """See RouteContext."""
+        return Turns(self.face)
+
+    @property
+    def http(self) -> HttpService:
+        """See RouteContext."""
+        return Http()

@@ -9,7 +9,9 @@ from typing import Any
 from sglcore.contracts.logits_processors import LogitsProcessorSpec
 from sglcore.contracts.routes import ModelInfo, RouteContext
 from sglcore.engine.processor_check import check_processor
+from sglcore.isolation import Faults
 from sglcore.registry import Registry
+from sglcore.server.completion_templates import CompletionTemplate, completion_template
 from sglcore.server.counts import Peers
 from sglcore.server.generation import Generation
 from sglcore.server.metrics import ServerMetrics
@@ -32,17 +34,22 @@ class Face:
     vitals: Vitals
     processors: Registry[LogitsProcessorSpec]
     peers: Peers | None = None
+    fim: CompletionTemplate | None = None  # how `suffix` is asked for
 
     @classmethod
-    def of(cls, context: RouteContext, metrics: ServerMetrics) -> Face:
-        # A plain RouteContext, as a dialect's own tests may make it, has no parsers.
+    def of(cls, context: RouteContext) -> Face:
+        """The parts that `context` has, fresh ones in place of those it lacks."""
+        # A plain RouteContext, as a dialect's own tests may make it, has neither parsers nor a record of faults.
+        faults = getattr(context, "faults", None) or Faults()
+        metrics = getattr(context, "metrics", None) or ServerMetrics(context.model.name, faults)
         parsers = getattr(context, "parsers", None) or AnswerParsers()
         names = TokenNames(context.text)
         vitals = getattr(context, "vitals", None) or Vitals(context.engine)
         processors = getattr(context, "processors", None) or Registry("logits_processors", [])
         generation, prompts = Generation(context, metrics), Prompts(context)
         peers = getattr(context, "peers", None)
-        return cls(context, generation, metrics, prompts, names, parsers, vitals, processors, peers)
+        fim = completion_template(context.config.completion_template)
+        return cls(context, generation, metrics, prompts, names, parsers, vitals, processors, peers, fim)
 
     def check_processor(self, name: str | None, arguments: Mapping[str, Any] | None, prefix: str = "") -> None:
         """Raises RequestError where no logits processor `name` can be used with these arguments; `prefix` stands before

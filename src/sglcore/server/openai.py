@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sglcore.contracts.routes import ModelInfo, RouteEntry
-from sglcore.engine.sampling import sampling_params
+from sglcore.engine.sampling import check_ids, sampling_params
 from sglcore.errors import RequestError
 from sglcore.native.asks import namespace, session_params
 from sglcore.request import FinishReason, GenerateRequest, SamplingParams, pack_ids
@@ -54,18 +54,33 @@ def sampling_of(face: Face, fields: OpenAIFields, room: int) -> SamplingParams:
     )
 
 
+def check_extras(face: Face, fields: OpenAIFields) -> None:
+    """What the fields of SGLang's own need of each other. Raises RequestError."""
+    if fields.token_ids_logprob:
+        if not fields.return_meta_info:
+            raise RequestError(
+                "`token_ids_logprob` needs `return_meta_info` true, where its logprobs are shown.",
+                param="token_ids_logprob",
+                remedy="Set it.",
+            )
+        check_ids(fields.token_ids_logprob, face.model.vocab_size, "token_ids_logprob")
+
+
 def to_ask(
     fields: OpenAIFields, ids: list[int], rid: str, sampling: SamplingParams, *, top: int | None, start: int = -1
 ) -> GenerateRequest:
     """The engine's request. `top` None asks for no logprobs; `start` 0 asks for the prompt's as well."""
+    tokens = tuple(fields.token_ids_logprob or ())
     return GenerateRequest(
         rid=rid,
         input_ids=pack_ids(ids),
         sampling=sampling,
         n=fields.n or 1,
-        return_logprob=top is not None,
+        return_logprob=top is not None or bool(tokens),
         logprob_start=start,
         top_logprobs=top or 0,
+        token_ids_logprob=tokens,
+        return_hidden_states=fields.return_hidden_states,
         namespace=namespace(fields.cache_salt, fields.extra_key),
         tenant=fields.tenant,
         priority=fields.priority,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
@@ -17,14 +17,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from sglcore.config import ServerConfig
-from sglcore.contracts.routes import RouteContext, RouteEntry
+from sglcore.contracts.routes import Problem, RouteContext, RouteEntry
 from sglcore.errors import ConfigError, PluginError, RequestError, SglcoreError
 from sglcore.isolation import Breaker, Faults
 from sglcore.plugins import Plugins
 from sglcore.registry import Entry
 from sglcore.server.auth import TIERS
 from sglcore.server.body import ClientGone
-from sglcore.server.errors import describe
+from sglcore.server.errors import describe, refusal
+from sglcore.server.http_service import ByteStream
 
 BUILT_IN = ("openai", "native")
 REST = 30.0  # seconds after which a route that was taken out is tried again
@@ -69,7 +70,7 @@ def contained(route: RouteEntry, owner: Entry, faults: Faults) -> RouteEntry:
     """The same route, its exceptions counted and told in the server's error shape."""
     where = f"{'/'.join(route.methods)} {route.path}"
     breaker = faults.breaker(owner.distribution, where, rest=REST)
-    return dataclasses.replace(route, endpoint=PluginEndpoint(route.endpoint, breaker))
+    return dataclasses.replace(route, endpoint=PluginEndpoint(route.endpoint, breaker, route.on_error))
 
 
 def owner_of(route: RouteEntry) -> str:
@@ -78,10 +79,11 @@ def owner_of(route: RouteEntry) -> str:
 
 
 class PluginEndpoint:
-    """A plugin's endpoint behind a breaker."""
+    """A plugin's endpoint behind a breaker. on_error: the route's own."""
 
-    def __init__(self, endpoint: Any, breaker: Breaker) -> None:
+    def __init__(self, endpoint: Any, breaker: Breaker, on_error: Callable[[Problem], Any] | None = None) -> None:
         self._endpoint = endpoint
+        self._on_error = on_error
         self.breaker = breaker
 
     async def __call__(self, request: Request) -> Response:
@@ -98,7 +100,9 @@ class PluginEndpoint:
         except Exception as error:
             self.breaker.failed(error)
             raise self._error() from error
-        if hasattr(response, "body_iterator"):
+        if isinstance(response, ByteStream):
+            response.seen = self._seen
+        elif hasattr(response, "body_iterator"):
             events = str(response.headers.get("content-type", "")).startswith("text/event-stream")
             response.body_iterator = self._body(response.body_iterator, events)
         else:
@@ -110,14 +114,25 @@ class PluginEndpoint:
         try:
             async for chunk in chunks:
                 yield chunk
-            self.breaker.succeeded()
+            self._seen(None)
         except Exception as error:
-            if not isinstance(error, ON_PURPOSE):
-                self.breaker.failed(error)
-                error = self._error()
+            told = self._seen(error) or error
             if not events:
-                raise error from None
-            yield b"data: " + msgspec.json.encode(describe(error)[1]) + b"\n\n"
+                raise told from None
+            yield b"data: " + self._written(told) + b"\n\n"
+
+    def _seen(self, error: Exception | None) -> Exception | None:
+        """Count how a stream ended; what to tell of it."""
+        if error is None or isinstance(error, ON_PURPOSE):
+            self.breaker.succeeded()
+            return error
+        self.breaker.failed(error)
+        return self._error()
+
+    def _written(self, error: Exception) -> bytes:
+        if self._on_error is None:
+            return msgspec.json.encode(describe(error)[1])
+        return bytes(refusal(error, self._on_error).body)
 
     def _error(self) -> RequestError:
         text = f"The plugin {self.breaker.plugin} failed while answering; the server's log has the cause."
@@ -145,6 +160,8 @@ def _problem(route: Any) -> str:
         or not all(isinstance(m, str) and m.isupper() for m in methods)
     ):
         return f"made the route {route.path} with the methods {methods!r}, not a tuple of names like GET"
+    if route.on_error is not None and not callable(route.on_error):
+        return f"made the route {route.path} with an on_error that cannot be called"
     if route.tier not in TIERS:
         return f"made the route {route.path} with the access tier {route.tier!r}, not one of {', '.join(TIERS)}"
     call = route.endpoint if inspect.isfunction(route.endpoint) else getattr(route.endpoint, "__call__", None)  # noqa: B004

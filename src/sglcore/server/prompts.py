@@ -20,6 +20,8 @@ class Prompts(PromptLimits):
     def __init__(self, context: RouteContext) -> None:
         super().__init__(context.model.context_length, context.model.vocab_size)
         self._text = context.text
+        template = getattr(context.text, "chat_template", None)
+        self._knows_developer = template is None or "developer" in template
 
     @property
     def text(self) -> TextService:
@@ -46,6 +48,10 @@ class Prompts(PromptLimits):
 
         return encode() if sum(map(len, texts)) <= LONG_TEXT else await asyncio.to_thread(encode)
 
+    async def count(self, texts: list[str]) -> int:
+        """How many tokens some texts of an answer have."""
+        return sum(map(len, await self.encode_all([text for text in texts if text], add_special_tokens=False)))
+
     async def ids_of(self, prompts: list[Any], param: str) -> list[list[int]]:
         """Checked ids of several prompts, each a text or a list of ids. Raises RequestError naming the bad one."""
         if not 1 <= len(prompts) <= MAX_PROMPTS:
@@ -57,7 +63,12 @@ class Prompts(PromptLimits):
         ]
 
     async def render(self, messages: list[dict[str, Any]], arguments: dict[str, Any]) -> tuple[str, list[int]]:
-        """Text and token ids of a chat, by the model's template (which writes the special tokens itself)."""
+        """Text and token ids of a chat, by the model's template (which writes the special tokens itself).
+
+        A developer's message is a system message to templates that do not know the role.
+        """
+        if not self._knows_developer:
+            messages = [m | {"role": "system"} if m.get("role") == "developer" else m for m in messages]
         parts = [part for message in messages for part in message.values()] + [arguments.get("tools", "")]
         size = sum(len(part if isinstance(part, str) else str(part)) for part in parts)
         if size <= LONG_TEXT:

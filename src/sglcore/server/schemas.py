@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from sglcore.engine.sampling import ProcessorName, SamplingFields, Seed, Tokens, TopLogprobs
+from sglcore.engine.sampling import LogprobIds, ProcessorName, SamplingFields, Seed, Tokens, TopLogprobs
 from sglcore.engine.sampling import convert as convert
 from sglcore.native.fields import AskFields, Priority, Rid, Salt, SessionFields, SessionId, Timeout
 from sglcore.request import INT32_MAX
@@ -43,15 +43,24 @@ class OpenAIFields(SamplingFields, kw_only=True):
     priority: Priority | None = None
     timeout: Timeout | None = None
     session_params: SessionFields | None = None
+    token_ids_logprob: LogprobIds | None = None
+    return_hidden_states: bool = False
+    return_token_ids: bool = False
+    return_prompt_token_ids: bool = False
+    return_meta_info: bool = False
+    return_cached_tokens_details: bool = False
+    service_tier: Annotated[str, Meta(max_length=64)] | None = None
 
 
 class ChatFields(OpenAIFields, kw_only=True):
     messages: list[dict[str, Any]]
+    input_ids: list[Any] | None = None
     max_completion_tokens: Tokens | None = None
     logprobs: bool = False
     top_logprobs: TopLogprobs | None = None
     chat_template_kwargs: dict[str, Any] = {}
     reasoning_effort: Annotated[str, Meta(max_length=64)] | None = None
+    thinking: bool | dict[str, Any] | None = None
     continue_final_message: bool = False
     add_generation_prompt: bool = True
     tools: Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None = None
@@ -63,6 +72,7 @@ class ChatFields(OpenAIFields, kw_only=True):
 
 class CompletionFields(OpenAIFields, kw_only=True):
     prompt: str | list[Any]
+    suffix: str = ""
     echo: bool = False
     logprobs: TopLogprobs | None = None
 

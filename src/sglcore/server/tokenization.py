@@ -11,6 +11,7 @@ from sglcore.contracts.routes import RouteEntry
 from sglcore.errors import RequestError
 from sglcore.server import absent
 from sglcore.server.body import read_json
+from sglcore.server.chat import PROMPT_FIELDS, prompt_ids
 from sglcore.server.errors import json_response
 from sglcore.server.face import Face
 from sglcore.server.openai import check_model
@@ -20,7 +21,11 @@ from sglcore.server.schemas import MAX_PROMPTS, DetokenizeFields, TokenizeFields
 
 def tokenization_routes(face: Face) -> list[RouteEntry]:
     async def tokenize(request: Request) -> Response:
-        return json_response(await _tokenize(face, await read_json(request)))
+        fields = await read_json(request)
+        lists, single = await (_chat(face, fields) if "messages" in fields else _texts(face, fields))
+        counts = [len(ids) for ids in lists]
+        tokens, count = (lists[0], counts[0]) if single else (lists, counts)
+        return json_response({"tokens": tokens, "count": count, "max_model_len": face.model.context_length})
 
     async def detokenize(request: Request) -> Response:
         return json_response(_detokenize(face, await read_json(request)))
@@ -29,19 +34,24 @@ def tokenization_routes(face: Face) -> list[RouteEntry]:
     return [RouteEntry(f"{at}/{name}", call, ("POST",), "user") for name, call in pairs for at in ("", "/v1")]
 
 
-async def _tokenize(face: Face, fields: dict[str, Any]) -> dict[str, Any]:
+async def _texts(face: Face, fields: dict[str, Any]) -> tuple[list[list[int]], bool]:
+    """Ids of each prompt, and whether there is one alone."""
     absent.check_fields(fields, TokenizeFields.__struct_fields__, {}, face.metrics)
     asked = convert(fields, TokenizeFields)
     check_model(face.model, asked.model)
     texts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
-    lists = await face.prompts.encode_all(texts, add_special_tokens=asked.add_special_tokens)
-    counts = [len(ids) for ids in lists]
-    single = isinstance(asked.prompt, str)
-    return {
-        "tokens": lists[0] if single else lists,
-        "count": counts[0] if single else counts,
-        "max_model_len": face.model.context_length,
-    }
+    return (
+        await face.prompts.encode_all(texts, add_special_tokens=asked.add_special_tokens),
+        isinstance(asked.prompt, str),
+    )
+
+
+async def _chat(face: Face, fields: dict[str, Any]) -> tuple[list[list[int]], bool]:
+    """Ids of the prompt that the chat template makes of messages and tools."""
+    if "prompt" in fields:
+        raise RequestError("Give either `prompt` or `messages`, not both.", param="messages")
+    absent.check_fields(fields, PROMPT_FIELDS, {}, face.metrics)
+    return [await prompt_ids(face, fields)], True
 
 
 def _detokenize(face: Face, fields: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from sglcore.server.conversation import Conversation
 from sglcore.server.launch import build_context, drain
 from sglcore.server.metrics import ServerMetrics
 from sglcore.server.plugin_routes import plugin_routes
+from sglcore.server.response_store import DistantResponses
 from sglcore.server.run import build_server
 from sglcore.server.vitals import Vitals
 from sglcore.server.worker_client import Siblings, WorkerClient
@@ -40,6 +41,7 @@ class Worker:
         context = build_context(start.config, Path(start.path), plugins, self._client)
         context.vitals = self._vitals = Vitals(self._client, self._siblings)
         context.peers = self._siblings
+        context.responses = self._responses = DistantResponses(start.config.response_store_size, self._talk)
         context.metrics = self._metrics = ServerMetrics(context.model.name, plugins.faults)
         self._server = build_server(build_app(context, plugin_routes(plugins, context)), start.config)
         self._server.on_term = self._drain
@@ -78,6 +80,7 @@ class Worker:
             "refuse": lambda rid: self._client.refuse(rid),
             "clear": lambda: self._client.clear(),
             "count": lambda: self._metrics.counts(),
+            "stop_response": lambda name: self._responses.stop(name),
             "drain": lambda: self._drain(),
             "stop": lambda force: self._stop(force),
         }

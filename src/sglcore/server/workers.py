@@ -31,7 +31,9 @@ from sglcore.engine.supervisor import Supervisor
 from sglcore.errors import SglcoreError
 from sglcore.plugins import PluginPlan
 from sglcore.request import GenerateRequest, SamplingParams, SessionParams
+from sglcore.server.conversation import Conversation
 from sglcore.server.counts import Counts, summed
+from sglcore.server.response_store import SharedResponses
 from sglcore.server.run import GRACE_SECONDS
 from sglcore.server.verdicts import Verdicts
 from sglcore.server.worker_process import State, WorkerProcess, WorkerStart
@@ -65,6 +67,7 @@ class ApiWorkers:
         self._socket.bind(self._start.parent)
         self._verdicts = Verdicts(self._attached)
         self._workers: dict[str, WorkerProcess] = {}
+        self._responses = SharedResponses(config.response_store_size, self._talk_with)
         self._gone = Counts()  # of workers that have died
         self._deaths: deque[float] = deque()  # of workers, monotonic
         self._restarts = self._engine_deaths = 0
@@ -144,6 +147,10 @@ class ApiWorkers:
     def _attached(self) -> list[WorkerProcess]:
         return [worker for worker in self._workers.values() if worker.attached]
 
+    def _talk_with(self, name: str) -> Conversation | None:
+        worker = self._workers.get(name)
+        return worker.talk if worker is not None and worker.attached else None
+
     def _tell_all(self, name: str, /, **arguments: Any) -> None:
         for worker in self._attached():
             worker.tell(name, **arguments)
@@ -166,6 +173,7 @@ class ApiWorkers:
             "counted": functools.partial(self._counted, name),
             "call": functools.partial(self._call, name),
             "others": functools.partial(self._others, name),
+            "responses": functools.partial(self._responses.asked, name),
         }
         identity = name.encode()
         worker = WorkerProcess(start, lambda data: self._send(identity, data), handlers)
@@ -196,6 +204,7 @@ class ApiWorkers:
         worker.talk.close()
         self._gone = summed([self._gone, worker.counts])
         self._verdicts.left(worker)
+        self._responses.keeper.runner_gone(worker.name)
         if self._stopping or (self._draining and not self._workers):
             if not self._workers:
                 self._over.set()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sglcore.testing.routes import RouteConformance
     from sglcore.testing.sources import WeightSourceConformance
     from sglcore.testing.specs import SpecConformance
+    from sglcore.testing.stand_ins import StandInChat, StandInEngine, stand_in_context
     from sglcore.testing.suites import suite
 
 VERSION = 2
@@ -54,10 +55,13 @@ _HOMES = {
     "ReasoningParserConformance": "parsers",
     "RouteConformance": "routes",
     "SpecConformance": "specs",
+    "StandInChat": "stand_ins",
+    "StandInEngine": "stand_ins",
     "ToolParserConformance": "parsers",
     "WeightFormatConformance": "formats",
     "WeightSourceConformance": "sources",
     "init_suite": "init",
+    "stand_in_context": "stand_ins",
     "suite": "suites",
 }
 
@@ -80,10 +84,13 @@ __all__ = [
     "ReasoningParserConformance",
     "RouteConformance",
     "SpecConformance",
+    "StandInChat",
+    "StandInEngine",
     "ToolParserConformance",
     "WeightFormatConformance",
     "WeightSourceConformance",
     "init_suite",
+    "stand_in_context",
     "suite",
 ]
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
+
+from starlette.responses import JSONResponse
 
 from sglcore.config import ServerConfig
 from sglcore.contracts.routes import ModelInfo
-from sglcore.contracts.services import EngineClient, TextService
+from sglcore.contracts.services import ChatService, EngineClient, HttpService, TextService
 from sglcore.errors import EngineDead, RequestError
 from sglcore.request import FinishReason, GenerateRequest, RequestOutput
+from sglcore.server.face import Face
+from sglcore.server.http_service import Http
+from sglcore.server.turns import Turns
 
 END = 256  # the token that ends an answer; tokens below it are the bytes of UTF-8
 VOCABULARY = 257
@@ -156,18 +162,103 @@ class StandInText:
             raise RequestError(f"The chat template fails: {error}.", param="messages") from None
 
 
+class StandInTurn:
+    """Implements `contracts.Turn`: gives what it was made with, a list of events a delivery; an exception is raised."""
+
+    def __init__(self, deliveries: Sequence[Any], rid: str, prompt_tokens: int) -> None:
+        self.rid = rid
+        self.prompt_tokens = prompt_tokens
+        self.left = False  # closed before its end
+        self._deliveries = deliveries
+
+    async def events(self, *, stream: bool = True) -> AsyncGenerator[list[Any], None]:
+        """The deliveries; in one list where `stream` is false."""
+        self.left, whole = True, []
+        for events in self._deliveries:
+            if isinstance(events, Exception):
+                raise events
+            if stream:
+                yield list(events)
+            whole += events
+        if not stream:
+            yield whole
+        self.left = False
+
+
+@dataclass
+class StandInChat:
+    """Implements `contracts.ChatService` without a server: turn by turn it gives what it was made with.
+
+    turns: for each turn its deliveries (a list of events each, the last with a TurnEnd), or an exception that `begin`
+    and `complete` raise. bodies: (method, body) as it was asked. given: the turns that were begun.
+    """
+
+    turns: Sequence[Any] = ()
+    prompt_tokens: int = 7
+    bodies: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    given: list[StandInTurn] = field(default_factory=list)
+
+    async def begin(self, body: dict[str, Any]) -> StandInTurn:
+        """The next turn."""
+        return self._next("begin", body)
+
+    async def complete(self, body: dict[str, Any]) -> StandInTurn:
+        """The next turn."""
+        return self._next("complete", body)
+
+    async def count(self, body: dict[str, Any]) -> int:
+        """`prompt_tokens`."""
+        self.bodies.append(("count", body))
+        return self.prompt_tokens
+
+    async def openai(self, request: Any, path: str, body: dict[str, Any]) -> JSONResponse:
+        """An empty object."""
+        self.bodies.append((path, body))
+        return JSONResponse({})
+
+    def _next(self, how: str, body: dict[str, Any]) -> StandInTurn:
+        self.bodies.append((how, body))
+        turn = self.turns[len(self.given)]
+        if isinstance(turn, Exception):
+            raise turn
+        self.given.append(StandInTurn(turn, f"turn-{len(self.given)}", self.prompt_tokens))
+        return self.given[-1]
+
+
 @dataclass
 class StandInContext:
-    """Implements `contracts.RouteContext`."""
+    """Implements `contracts.RouteContext`. `chat` and `http` are the server's own over the stand-ins, unless it was
+    made with another `chat`."""
 
     config: ServerConfig
     engine: EngineClient
     text: TextService | None
     model: ModelInfo
+    scripted: ChatService | None = None
+
+    @cached_property
+    def face(self) -> Face:
+        """What the server's own dialects share over this context."""
+        return Face.of(self)
+
+    @cached_property
+    def chat(self) -> ChatService:
+        """See RouteContext."""
+        return self.scripted or Turns(self.face)
+
+    @cached_property
+    def http(self) -> HttpService:
+        """See RouteContext."""
+        return Http()
 
 
-def stand_in_context(*, dead: bool = False, **config: Any) -> StandInContext:
-    """A served model `stand-in` over stand-ins. config: fields of ServerConfig."""
+def stand_in_context(
+    *, dead: bool = False, answer: str = "fine", chat: ChatService | None = None, **config: Any
+) -> StandInContext:
+    """A served model `stand-in` over stand-ins.
+
+    answer: what the model says. chat: e.g. a StandInChat, in place of the server's own. config: fields of ServerConfig.
+    """
     model = ModelInfo(
         name="stand-in",
         path="org/stand-in",
@@ -178,4 +269,4 @@ def stand_in_context(*, dead: bool = False, **config: Any) -> StandInContext:
         sampling_defaults={},
     )
     given = ServerConfig(**{"model_path": "org/stand-in", **config})
-    return StandInContext(given, StandInEngine(dead=dead), StandInText(), model)
+    return StandInContext(given, StandInEngine(answer, dead=dead), StandInText(), model, chat)

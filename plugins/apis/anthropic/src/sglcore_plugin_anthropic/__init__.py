@@ -1,0 +1,1 @@
+"""Anthropic's HTTP dialect: /v1/messages and its token counter."""

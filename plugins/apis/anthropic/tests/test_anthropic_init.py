@@ -1,0 +1,7 @@
+from __future__ import annotations
+
+from sglcore.testing import InitConformance
+
+
+class TestInit(InitConformance):
+    distribution = "sglcore-plugin-anthropic"

@@ -1,0 +1,1 @@
+"""Ollama's HTTP dialect: /api/chat, /api/generate and what its clients ask beside them."""

@@ -1,0 +1,1 @@
+"""What Amazon SageMaker asks of a container: /ping and /invocations."""
