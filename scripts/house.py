@@ -29,7 +29,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "plugin_lock",
         "isolation",
         "hook_trace",
-        "hook_trace",
+        "server_config",
     ),
     "1b layers": ("layers",),
     "1b parsing": ("parsing",),
@@ -40,7 +40,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "4 runner": ("runner",),
     "5 engine": ("engine",),
     "simulation": ("simulation",),
-    "6 faces": ("__main__", "native", "llm", "offline", "server", "cli"),
+    "6 faces": ("__main__", "native", "llm", "offline", "server", "cli", "bench"),
     "builtin": ("builtin",),
     "testing": ("testing",),
 }
@@ -62,7 +62,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "6 faces": (*WORDS, *CONTRACTS, "parsing", "negotiation", "text", "engine", "simulation", *FLOORS["6 faces"]),
     "builtin": (*WORDS, "contracts", "layers", "parsing"),
     # the kit stands on the reference plugins, and asks routes through the server that will run them
-    "testing": (*WORDS, "contracts", "layers", "parsing", "builtin", "server"),
+    "testing": (*WORDS, "contracts", "server_config", "layers", "parsing", "builtin", "server"),
 }
 PLUGIN_MAY = (*WORDS, "contracts", "layers", "parsing")
 PLUGIN_TESTS_MAY = (*PLUGIN_MAY, "testing")

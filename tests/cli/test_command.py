@@ -11,7 +11,7 @@ import typer
 
 from sglcore.cli import main
 from sglcore.cli.command import Settings, config_command
-from sglcore.config import ServerConfig
+from sglcore.server_config import ServerConfig
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from sglcore.cli import contracts_page
 from sglcore.cli.contracts_page import CHOSEN, KITS, pages
 from sglcore.cli.contracts_source import SOURCE, Class, read
-from sglcore.config import ServerConfig
 from sglcore.contracts.families import FAMILIES
+from sglcore.server_config import ServerConfig
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "docs" / "contracts"

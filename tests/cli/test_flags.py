@@ -11,10 +11,11 @@ import pytest
 import sglcore
 from sglcore.cli.flags import Flag, flags_of, plugin_flags
 from sglcore.cli.known_flags import KNOWN
-from sglcore.config import EngineConfig, ServerConfig
+from sglcore.config import EngineConfig
 from sglcore.errors import ConfigError, PluginError
 from sglcore.options import Option
 from sglcore.plugins import Plugins
+from sglcore.server_config import ServerConfig
 
 
 def by_name(cls: type[msgspec.Struct] = ServerConfig) -> dict[str, Flag]:

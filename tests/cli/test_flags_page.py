@@ -7,7 +7,7 @@ from pathlib import Path
 from sglcore.cli.flags import flags_of
 from sglcore.cli.flags_page import page
 from sglcore.cli.known_flags import KNOWN
-from sglcore.config import ServerConfig
+from sglcore.server_config import ServerConfig
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "reference" / "flags.md"
 

@@ -7,8 +7,8 @@ import pytest
 from sglcore.cli.flags import flags_of
 from sglcore.cli.known_flags import KNOWN, NEUTRAL, SPELLINGS, check_known, known_name, unknown_flag
 from sglcore.cli.known_table import GROUPS
-from sglcore.config import ServerConfig
 from sglcore.errors import ConfigError
+from sglcore.server_config import ServerConfig
 
 OPTIONS = [flag.option for flag in flags_of(ServerConfig)]
 

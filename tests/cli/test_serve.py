@@ -19,9 +19,9 @@ from sglcore.cli.logs import LineFormatter, set_up_logs
 from sglcore.cli.main import run
 from sglcore.cli.progress import StartDisplay
 from sglcore.cli.serve import curl, ready_text
-from sglcore.config import ServerConfig
 from sglcore.engine.phases import Phases, Progress
 from sglcore.errors import ConfigError
+from sglcore.server_config import ServerConfig
 
 Launches = list[tuple[ServerConfig, Any]]
 

@@ -10,9 +10,10 @@ import pytest
 
 from sglcore.cli.flags import Flag, flags_of
 from sglcore.cli.sources import Given, config_from, gather, peek, peek_selection, values_from
-from sglcore.config import EngineConfig, ServerConfig
+from sglcore.config import EngineConfig
 from sglcore.errors import ConfigError
 from sglcore.plugins import Selection
+from sglcore.server_config import ServerConfig
 
 FLAGS = flags_of(ServerConfig)
 TONE = Flag("reply_tone", str, "plain", "How to sound.", "reply-tone", "dist-a")

@@ -14,8 +14,8 @@ import pytest
 from sglcore import hookspecs
 from sglcore.bench import options as bench
 from sglcore.cli.main import COMMANDS
-from sglcore.config import ServerConfig
 from sglcore.contracts.families import FAMILIES
+from sglcore.server_config import ServerConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 SRC = ROOT / "src" / "sglcore"

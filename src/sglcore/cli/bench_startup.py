@@ -13,7 +13,7 @@ from sglcore.bench.options import StartupOptions
 from sglcore.cli.bench_flags import engine_command
 from sglcore.cli.bench_output import check_output, keep, show
 from sglcore.cli.command import Settings
-from sglcore.config import ServerConfig
+from sglcore.server_config import ServerConfig
 
 ELSEWHERE = ("host", "port")  # the benchmark chooses where the server listens
 

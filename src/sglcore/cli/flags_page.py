@@ -7,7 +7,8 @@ import sys
 from sglcore.cli.flags import ALIASES, PREFIX, Flag, flags_of
 from sglcore.cli.known_flags import NEUTRAL, ON, SPELLINGS
 from sglcore.cli.known_table import GROUPS, Group
-from sglcore.config import EngineConfig, ServerConfig
+from sglcore.config import EngineConfig
+from sglcore.server_config import ServerConfig
 
 HEAD = f"""# Flags
 

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from sglcore.cli.command import Settings, config_command
-from sglcore.config import ServerConfig
 from sglcore.engine.adjust import adjusted
 from sglcore.engine.model_files import known_config
 from sglcore.negotiation.choose import negotiate
 from sglcore.negotiation.decision import Refused, by_family, text
+from sglcore.server_config import ServerConfig
 
 
 def register(group: typer.Typer, argv: list[str]) -> None:

@@ -16,8 +16,8 @@ import sglcore
 from sglcore.cli.command import Settings, config_command
 from sglcore.cli.logs import set_up_logs
 from sglcore.cli.progress import StartDisplay
-from sglcore.config import ServerConfig
 from sglcore.engine.adjust import adjusted
+from sglcore.server_config import ServerConfig
 
 # Key in the engine's info -> how it is told.
 FACTS = (

@@ -11,9 +11,10 @@ import msgspec
 
 from sglcore.cli.flags import ALIASES, PREFIX, Flag, flags_of
 from sglcore.cli.known_flags import check_known, unknown_flag
-from sglcore.config import ServerConfig, build_config
+from sglcore.config import build_config
 from sglcore.errors import ConfigError
 from sglcore.plugins import TRACE_VARIABLE, Selection
+from sglcore.server_config import ServerConfig
 
 C = TypeVar("C", bound=msgspec.Struct)
 CONFIG_VARIABLE = PREFIX + "CONFIG"
