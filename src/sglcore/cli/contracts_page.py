@@ -42,7 +42,18 @@ SHARED = {
     "pages": "Pages on the move",
 }
 KITS = {
-    "layers": ("The model author's kit", "attention", "embedding", "linear", "loading", "mlp", "moe", "norm", "rope"),
+    "layers": (
+        "The model author's kit",
+        "attention",
+        "embedding",
+        "linear",
+        "loading",
+        "mlp",
+        "moe",
+        "norm",
+        "rope",
+        "rows",
+    ),
     "parsing": ("The parser author's kit", "cut", "json_value", "call_object", "order"),
 }
 PROVISIONAL = "**Provisional.** A draft: this core does not use it yet, and it may still change without a new version."

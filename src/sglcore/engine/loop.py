@@ -51,6 +51,7 @@ class EngineLoop:
             "flush_cache": engine.flush_cache,
             "info": lambda: {**info, "plugin_errors": hooks.faults.rows(), "internal_states": [engine.stats()]},
             "metrics": lambda: {**engine.stats(), "plugin_errors": hooks.faults.rows()},
+            "prefix_tree": engine.scheduler.ledger.tree.sketch,
             "check": engine.scheduler.ledger.check,
             "pause_generation": self._pause,
             "continue_generation": engine.scheduler.resume,

@@ -7,6 +7,7 @@ RadixAttention (Zheng et al., "SGLang: Efficient Execution of Structured Languag
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import zlib
 from collections.abc import Iterator
@@ -212,6 +213,26 @@ class RadixTree:
             found.append(node)
             stack.extend(node.children.values())
         return found
+
+    def sketch(self, most: int, looks: int = 4096) -> list[tuple[int, int, int, int]]:
+        """The `most` nodes with most hits, for a picture: (index of its parent here or -1, tokens, hits, lock) each.
+
+        A node has no more hits than its parent, so parents come first. At most `looks` nodes are looked at.
+        """
+        rows: list[tuple[int, int, int, int]] = []
+        queue: list[tuple[int, int, int, int, Node]] = []
+        number = iter(range(looks))
+        nodes: list[Node] = list(itertools.islice(self._roots.values(), looks))
+        for above in range(-1, most - 1):
+            for node in nodes:
+                for n, child in zip(number, node.children.values(), strict=False):
+                    heapq.heappush(queue, (-child.hits, -len(child.key), n, above, child))
+            if not queue:
+                break
+            *_, parent, node = heapq.heappop(queue)
+            rows.append((parent, len(node.key), node.hits, node.lock))
+            nodes = [node]
+        return rows
 
     def recount(self, nodes: list[Node]) -> None:
         """Set the counters to what `nodes`, all there are, have."""

@@ -55,6 +55,8 @@ class EngineView:
 
     def _done(self, task: asyncio.Task[dict[str, Any]]) -> None:
         self._asking = None
+        if not task.cancelled():
+            task.exception()  # looked at, or all who waited for it have left and nobody would
 
     async def _ask(self) -> dict[str, Any]:
         engine = self._face.context.engine

@@ -20,7 +20,7 @@ function toApi(message) {
 
 export const emptyAnswer = () => ({ role: "assistant", content: "", reasoning: "", calls: [], busy: true, stats: {} });
 
-/** Fill `message` from the stream of `body`; `changed` is called after every chunk. Whatever goes wrong is in it then. */
+/** Fill `message` from the stream of `body`; `changed` is called after every chunk. What goes wrong is in it then. */
 export async function take(message, body, signal, changed) {
   const clock = { began: performance.now(), first: 0, last: 0, chunks: 0 };
   const stream = { stream: true, stream_options: { include_usage: true, continuous_usage_stats: true } };

@@ -32,7 +32,6 @@ export class Chat {
             : (this.store.sessions[0] ?? this.store.create(emptySettings())),
         ),
     });
-    this.saveSoon = gathered(() => (this.store.save(this.session), this.list.show()), 400);
     this.wire();
     this.choose(this.session);
   }
@@ -91,12 +90,9 @@ export class Chat {
     this.edit(null);
     this.follow = true;
     this.list.show();
-    showSettings(
-      session.settings,
-      this.model.limit,
-      () => session.messages.length && this.saveSoon(),
-      () => (this.app.drawer("settings", false), byId("open-settings").focus()),
-    );
+    const save = gathered(() => this.store.save(session), 400);
+    const close = () => (this.app.drawer("settings", false), byId("open-settings").focus());
+    showSettings(session.settings, this.model.limit, () => session.messages.length && save(), close);
     this.views.clear();
     byId("messages").replaceChildren();
     this.draw();

@@ -1,4 +1,4 @@
-// The prefix cache, drawn: each bar is a run of tokens in the cache, from the start of prompts at the left. What goes on
+// The prefix cache, drawn: each bar is a run of tokens in it, from the start of prompts at the left. What goes on
 // from a bar shares its prefix. The colour is how often it was used; a ring, that running requests use it now.
 // Lengths and counts are all that the server tells; the texts stay with it.
 
@@ -152,7 +152,9 @@ export class TreeView {
 
 function describe(node) {
   const use = node.inUse ? `, in use by ${count(node.inUse)} running` : "";
-  return `Tokens ${count(node.start)} to ${count(node.start + node.tokens)}: ${count(node.tokens)} tokens, ${count(node.hits)} ${node.hits === 1 ? "hit" : "hits"}${use}`;
+  const hits = `${count(node.hits)} ${node.hits === 1 ? "hit" : "hits"}`;
+  const range = `Tokens ${count(node.start)} to ${count(node.start + node.tokens)}`;
+  return `${range}: ${count(node.tokens)} tokens, ${hits}${use}`;
 }
 
 function axis(x, end, height) {
