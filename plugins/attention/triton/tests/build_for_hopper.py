@@ -106,9 +106,9 @@ def run(case: str) -> None:
         attend(2, 128, 1)
     elif case == "capped":
         attend(4, 128, 16, WINDOW=True, CAPPED=True, SINKS=True)
-    elif case == "fp8":
-        attend(4, 128, 16, cache="fp8e4nv")
-        write("fp8e4nv")
+    elif case in ("fp8e4nv", "fp8e5"):
+        attend(4, 128, 16, cache=case)
+        write(case)
     elif case == "wide":
         attend(4, 256, 16)
         attend(4, 192, 16, dtype="fp32")

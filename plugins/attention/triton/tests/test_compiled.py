@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-CASES = ("llama", "qwen3-moe", "qwen3-small", "capped", "fp8", "wide", "write")
+CASES = ("llama", "qwen3-moe", "qwen3-small", "capped", "fp8e4nv", "fp8e5", "wide", "write")
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -81,6 +81,32 @@ def test_rope_write_is_norm_rope_and_write(tokens, half, norm):
         same_but_for_rounding(mine, right)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("tokens", [5, 200])
+def test_eight_bits_are_those_of_torch_and_saturate(kind, tokens):
+    """By both kernels, from bfloat16, to the bit: rounding, what is past the range, NaN."""
+    need_card()
+    torch.manual_seed(0)
+    group = KVGroup(layers=(0,), kv_heads=8, head_dim=128)
+    ours = backend()
+    qkv = (torch.randn(tokens, 48, 128, device="cuda") * 3).bfloat16()
+    qkv[1, 32:, ::5], qkv[2, 32:, 1::5], qkv[3, 40:, 7], qkv[4, 40:, 9] = 1e6, -7e4, float("inf"), float("nan")
+    k, v = qkv[:, 32:40], qkv[:, 40:]
+    still, turn = torch.ones(tokens, 64, device="cuda"), torch.zeros(tokens, 64, device="cuda")
+    want = [reference.narrowed(part, kind).float() for part in (k, v)]
+    for write in (
+        lambda pool, meta: ours.write_kv(0, k, v, pool, meta),
+        lambda pool, meta: ours.rope_write(0, qkv, still, turn, 32, pool, meta),
+    ):
+        pool = PagedPool([group], pages=20, page_size=16, dtype=kind, device="cuda")
+        (batch,) = pool.step([(pool.row(0), tokens)])
+        write(pool, ours.plan((batch,)))
+        for held, right in zip(pool.layer(0), want, strict=True):
+            got = held.view(torch.uint8).flatten(0, 1)[batch.slots].view(kind).float()
+            assert torch.equal(got.isnan(), right.isnan()) and torch.equal(got.nan_to_num(), right.nan_to_num())
+
+
 def same_but_for_rounding(got: torch.Tensor, want: torch.Tensor) -> None:
     """Equal but for a few values that the last bit of float32 rounds to the neighbour."""
     torch.testing.assert_close(got, want, atol=4e-2, rtol=1.6e-2, equal_nan=True)

@@ -13,7 +13,7 @@ triton = pytest.importorskip("triton")
 if triton.knobs.runtime.interpret:
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
-from sglcore_plugin_cuda.kernels import activation, gemm, norm, rope, sampling  # noqa: E402
+from sglcore_plugin_cuda.kernels import activation, gemm, norm, penalties, rope, sampling  # noqa: E402
 from sglcore_plugin_cuda.kernels.gemm_table import BUCKETS, SHARED_MEMORY, TABLE, GemmConfig, config_for, sums  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
@@ -23,16 +23,16 @@ TOOL = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump
 SHAPES = [*TABLE, (5120, 2048), (2048, 4096), (151936, 2048), (128256, 4096), (4096, 1024), (1024, 3072), (6144, 1024)]
 TYPES = {
     **dict.fromkeys(("x", "weight", "bias", "out", "residual", "gate_up", "q", "k", "q_out", "k_out"), "*bf16"),
-    **dict.fromkeys(("cos", "sin", "parts", "best", "logits", "scores", "temperature", "min_p"), "*fp32"),
+    **dict.fromkeys(("cos", "sin", "parts", "best", "logits", "scores", "temperature", "min_p", "rules"), "*fp32"),
     **dict.fromkeys(("seed", "position"), "*i64"),
     **dict.fromkeys(("counters", "where"), "*i32"),
-    "finite": "*u8",
+    **dict.fromkeys(("finite", "prompt"), "*u8"),
     "eps": "fp32",
 }
 ODD = ("rows", "splits", "eps", "half", "heads", "kv_heads", "inner")  # not a multiple of 16
 
 
-def build(kernel, constants, warps, stages=3, types=None):
+def build(kernel, constants, warps, stages=3, types=None, fused=True):
     """(compiled kernel, registers a thread, bytes of stack a thread)."""
     known = {**TYPES, **(types or {})}
     kinds = {name: "constexpr" if name in constants else known.get(name, "i32") for name in kernel.arg_names}
@@ -42,6 +42,7 @@ def build(kernel, constants, warps, stages=3, types=None):
         if name not in constants and name not in ODD
     }
     options = {"num_warps": warps, "num_stages": stages, "launch_pdl": bool(constants["PDL"])}
+    options["enable_fp_fusion"] = fused
     built = triton.compile(ASTSource(kernel, kinds, constants, attrs), target=HOPPER, options=options)
     return built, *usage(built.asm["cubin"])
 
@@ -57,12 +58,13 @@ def usage(cubin: bytes) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def check(kernel, constants, warps, stages=3, types=None, early=0):
+def check(kernel, constants, warps, stages=3, types=None, early=0, fused=True):
     """Build, and hold to what a multiprocessor has; -> the compiled kernel.
 
-    early: loads, of weights, that may stand before the wait for the kernel before this one.
+    early: loads, of weights, that may stand before the wait for the kernel before this one. fused: a product
+    and a sum may be rounded once.
     """
-    built, registers, stack = build(kernel, constants, warps, stages, types)
+    built, registers, stack = build(kernel, constants, warps, stages, types, fused)
     assert built.metadata.shared <= SHARED_MEMORY
     assert registers * 32 * warps <= 65536
     assert stack <= 32, f"{stack} bytes of registers are spilled"
@@ -126,6 +128,9 @@ def test_the_others(pdl):
     check(rope._rope, {"HEADS": 16, "HALF": 64, "REST": 0, "PDL": pdl}, 4)
     check(rope._rope, {"HEADS": 16, "HALF": 32, "REST": 64, "PDL": pdl}, 4)
     out = {"out": "*i64"}
+    tables = {"places": "*i64", "counts": "*i32", "bias": "*fp32"}
+    built = check(penalties._penalise, {"BLOCK": penalties.BLOCK, "PDL": pdl}, penalties.WARPS, types=tables, fused=False)
+    assert "fma.rn.f32" not in built.asm["ptx"] and "div.rn.f32" in built.asm["ptx"]
     check(sampling._argmax_parts, {"BLOCK": sampling.BLOCK, "PDL": pdl}, sampling.WARPS)
     check(sampling._argmax_rows, {"SPLITS": 128, "PDL": pdl}, 1, types=out)
     wide = {"SPLITS": 128, "BLOCK": sampling.WIDE_BLOCK, "PDL": pdl}

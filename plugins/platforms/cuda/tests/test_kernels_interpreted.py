@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+NAMES = ["test_kernels_ops.py", "test_kernels_sampling.py", "test_kernels_penalties.py", "test_kernels_gemm.py"]
 
 
-@pytest.mark.parametrize("name", ["test_kernels_ops.py", "test_kernels_sampling.py", "test_kernels_gemm.py"])
+@pytest.mark.parametrize("name", NAMES)
 def test_in_the_interpreter(name):
     pytest.importorskip("triton")
     env = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}

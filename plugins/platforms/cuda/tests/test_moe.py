@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from sglcore_plugin_cuda.kernels import moe_wide
 from sglcore_plugin_cuda.kernels.moe import fused_moe
 from sglcore_plugin_cuda.kernels.moe_align import align
 from sglcore_plugin_cuda.kernels.moe_route import route
-from sglcore_plugin_cuda.kernels.moe_table import Choice, Direct, Grouped, choose, most_blocks
+from sglcore_plugin_cuda.kernels.moe_table import Choice, Direct, Grouped, Wide, choose, most_blocks
+from sglcore_plugin_cuda.kernels.moe_wide import suits
 
 from sglcore.layers import reference
 
@@ -15,6 +17,9 @@ HIDDEN, INNER = 48, 24  # no multiples of the tiles
 DIRECT = Choice(Direct(8, 32, 1, 2), Direct(4, 16, 1, 1))
 SWAPPED = Choice(Grouped(16, 32, 32, 1, 1, 2, True), Grouped(16, 16, 32, 2, 1, 2, True))
 PLAIN = Choice(Grouped(16, 32, 32, 2, 1, 2, False), Grouped(16, 32, 16, 1, 1, 2, False))
+WIDE = Choice(Wide(16, 32, 32, 2, 1, 2), Wide(16, 32, 16, 1, 1, 2))
+STAYING = Choice(Wide(16, 64, 16, 1, 1, 2), Wide(16, 16, 16, 2, 1, 2, True))
+CHOICES = {"direct": DIRECT, "swapped": SWAPPED, "plain": PLAIN, "wide": WIDE, "staying": STAYING}
 
 
 def layer(experts: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -37,7 +42,7 @@ def normal(tokens: int, device: str) -> torch.Tensor:
     return torch.randn(tokens, HIDDEN, generator=torch.Generator().manual_seed(5)).to(device)
 
 
-@pytest.mark.parametrize("choice", [DIRECT, SWAPPED, PLAIN], ids=["direct", "swapped", "plain"])
+@pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
 @pytest.mark.parametrize(("tokens", "experts", "k"), [(1, 4, 2), (7, 4, 2), (20, 6, 3)])
 def test_it_is_the_reference(device: str, choice: Choice, tokens: int, experts: int, k: int) -> None:
     x, (gate_up, down) = normal(tokens, device), layer(experts, device)
@@ -46,7 +51,7 @@ def test_it_is_the_reference(device: str, choice: Choice, tokens: int, experts: 
     torch.testing.assert_close(got, reference.moe(x, gate_up, down, weights, chosen), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("choice", [DIRECT, SWAPPED, PLAIN], ids=["direct", "swapped", "plain"])
+@pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
 def test_a_row_does_not_depend_on_the_others(device: str, choice: Choice) -> None:
     """Nor on what a padded row holds."""
     x, (gate_up, down) = normal(9, device), layer(5, device)
@@ -114,17 +119,37 @@ def test_no_tokens(device: str) -> None:
     assert fused_moe(none, gate_up, down, weights, chosen).shape == (0, HIDDEN)
 
 
-def test_the_table_knows_every_size() -> None:
-    for tokens in (1, 4, 5, 16, 64, 256, 2048, 8192):
-        choice = choose(tokens * 8, 128)
+@pytest.mark.parametrize("wide", [False, True])
+def test_the_table_knows_every_size(wide: bool) -> None:
+    for tokens in (1, 4, 5, 16, 64, 256, 512, 2048, 8192):
+        choice = choose(tokens * 8, 128, wide=wide)
+        assert type(choice.up) is type(choice.down)
         assert isinstance(choice.up, Direct) == (tokens <= 4)
-        if isinstance(choice.up, Grouped) and isinstance(choice.down, Grouped):
+        assert wide or not isinstance(choice.up, Wide)
+        if not isinstance(choice.up, Direct) and not isinstance(choice.down, Direct):
             assert choice.up.block_m == choice.down.block_m
+
+
+def test_tiles_by_tma_are_for_types_and_sizes_that_suit_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def suited(hidden: int, inner: int, dtype: torch.dtype = torch.bfloat16, pairs: int = 64) -> bool:
+        def none(*shape: int) -> torch.Tensor:
+            return torch.empty(shape, dtype=dtype)
+
+        return suits(none(2, hidden), none(3, 2 * inner, hidden), none(3, hidden, inner), pairs)
+
+    assert not suited(64, 32), "no such GPU"
+    monkeypatch.setattr(moe_wide, "_is_hopper", lambda device: True)
+    assert suited(64, 32)
+    assert suited(48, 24)
+    assert not suited(64, 32, torch.float32)
+    assert not suited(44, 24)
+    assert not suited(48, 20)
+    assert not suited(64, 32, pairs=2**25)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("tokens", [1, 3, 16, 64, 256, 2048])
+@pytest.mark.parametrize("tokens", [1, 3, 16, 64, 256, 512, 2048])
 def test_on_the_card_it_is_as_exact_as_its_type_allows(tokens: int) -> None:
     """bfloat16 in Qwen3-30B-A3B's sizes, against float32, eager and replayed from a graph with another routing."""
     torch.manual_seed(0)
@@ -132,6 +157,8 @@ def test_on_the_card_it_is_as_exact_as_its_type_allows(tokens: int) -> None:
     gate_up = torch.randn(experts, 2 * inner, hidden, device="cuda", dtype=torch.bfloat16) * 0.03
     down = torch.randn(experts, hidden, inner, device="cuda", dtype=torch.bfloat16) * 0.03
     x = torch.randn(tokens, hidden, device="cuda", dtype=torch.bfloat16)
+    if tokens >= 512:
+        assert suits(x, gate_up, down, tokens * k) == (torch.cuda.get_device_capability()[0] == 9)
     weights, chosen = route(torch.randn(tokens, experts, device="cuda"), k, True)
 
     def check(got: torch.Tensor) -> None:

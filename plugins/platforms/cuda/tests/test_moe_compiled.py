@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ import pytest
 
 pytest.importorskip("triton")
 import triton
-from sglcore_plugin_cuda.kernels import moe_align, moe_direct, moe_grouped, moe_route
-from sglcore_plugin_cuda.kernels.moe_table import DIRECT, GROUPED, LARGE, Choice, Direct, Grouped
+from sglcore_plugin_cuda.kernels import moe_align, moe_direct, moe_grouped, moe_route, moe_wide
+from sglcore_plugin_cuda.kernels.moe_table import DIRECT, GROUPED, LARGE, WIDE, Choice, Direct, Grouped, Wide
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -43,13 +44,22 @@ class Built:
 
 
 def build(
-    kernel: Any, constants: dict[str, Any], folder: Path, *, warps: int, stages: int = 3, pdl: bool = False
+    kernel: Any,
+    constants: dict[str, Any],
+    folder: Path,
+    *,
+    warps: int,
+    stages: int = 3,
+    pdl: bool = False,
+    boxes: dict[str, list[int]] | None = None,
 ) -> Built:
-    """Compile a kernel as a launch with aligned tensors would."""
+    """Compile a kernel as a launch with aligned tensors would. boxes: arguments that are descriptors."""
     names = kernel.arg_names
     constants = {**constants, "PDL": pdl}
-    signature = {name: "constexpr" if name in constants else TENSORS.get(name, "i32") for name in names}
-    aligned = {(index,): [["tt.divisibility", 16]] for index, name in enumerate(names) if name in TENSORS}
+    types = TENSORS | {name: f"tensordesc<bf16{box}>" for name, box in (boxes or {}).items()}
+    signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
+    pointers = [index for index, name in enumerate(names) if signature[name].startswith("*")]
+    aligned = {(index,): [["tt.divisibility", 16]] for index in pointers}
     source = ASTSource(kernel, signature, constants, aligned)
     options = {"num_warps": warps, "num_stages": stages, "launch_pdl": pdl}
     compiled = triton.compile(source, target=HOPPER, options=options)
@@ -76,6 +86,27 @@ def grouped(config: Grouped, folder: Path, *, gated: bool, pdl: bool = False) ->
         "PRECISION": "tf32",
     }
     return build(moe_grouped._grouped, constants, folder, warps=config.warps, stages=config.stages, pdl=pdl)
+
+
+def wide(config: Wide, folder: Path, *, gated: bool, pdl: bool = False) -> Built:
+    """The grouped product by TMA of the model's sizes."""
+    constants = {
+        "K": HIDDEN if gated else INNER,
+        "WIDTH": INNER if gated else HIDDEN,
+        "BLOCK_M": config.block_m,
+        "BLOCK_N": config.block_n,
+        "BLOCK_K": config.block_k,
+        "GROUP": config.group,
+        "PRECISION": "tf32",
+    }
+    sizes: dict[str, Any] = {"warps": config.warps, "stages": config.stages, "pdl": pdl}
+    if gated:
+        half = config.block_n // 2
+        boxes = {"weight": [2, half, config.block_k], "out": [config.block_m, half]}
+        return build(moe_wide._wide_up, constants | {"TOP": TOP}, folder, boxes=boxes, **sizes)
+    boxes = {"x": [config.block_m, config.block_k], "weight": [1, config.block_n, config.block_k]}
+    constants |= {"STAYS": config.stays, "COUNTED": moe_wide.COUNTED}
+    return build(moe_wide._wide_down, constants, folder, boxes=boxes, **sizes)
 
 
 def direct(choice: Choice, folder: Path, *, up: bool) -> Built:
@@ -105,6 +136,28 @@ def test_grouped_products_build_and_use_the_tensor_cores(choice: Choice, tmp_pat
         assert "cp.async" in built.assembly, "loads are not pipelined"
 
 
+def wide_ones() -> list[tuple[Wide, bool]]:
+    """The table's, and what `benchmarks/gpu/moe.py` times beside them; whether it is a gate-up product."""
+    table = [(config, gated) for _, choice in WIDE for config, gated in ((choice.up, True), (choice.down, False))]
+    measured = runpy.run_path(str(Path(__file__).parents[4] / "benchmarks" / "gpu" / "moe.py"))
+    candidates = [
+        (config, gated) for gated, name in ((True, "WIDE_UP"), (False, "WIDE_DOWN")) for config in measured[name]
+    ]
+    return list(dict.fromkeys(table + candidates))
+
+
+@pytest.mark.parametrize(("config", "gated"), wide_ones(), ids=str)
+def test_wide_products_build_copy_by_tma_and_do_not_spill(config: Wide, gated: bool, tmp_path: Path) -> None:
+    built = wide(config, tmp_path, gated=gated)
+    fits(built)
+    assert built.stack == 0
+    assert "wgmma" in built.assembly
+    assert "cp.async.bulk.tensor" in built.assembly
+    assert len(set(re.findall(r"wgmma\.wait_group\S* (\d+)", built.assembly))) > 1, "products wait for each other"
+    if gated:
+        assert "cp.async.cg" in built.assembly, "loads are not pipelined"
+
+
 def test_direct_products_build(tmp_path: Path) -> None:
     for up in (True, False):
         built = direct(DIRECT, tmp_path, up=up)
@@ -129,3 +182,6 @@ def test_dependent_launches_build(tmp_path: Path) -> None:
     config = GROUPED[0][1].up
     assert isinstance(config, Grouped)
     assert "griddepcontrol.wait" in grouped(config, tmp_path, gated=True, pdl=True).assembly
+    for config, gated in ((WIDE[0][1].up, True), (WIDE[0][1].down, False)):
+        assert isinstance(config, Wide)
+        assert "griddepcontrol.wait" in wide(config, tmp_path, gated=gated, pdl=True).assembly

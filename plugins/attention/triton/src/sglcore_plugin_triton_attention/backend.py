@@ -7,7 +7,9 @@ import triton
 
 from sglcore.contracts.attention import AttentionBatch, KVView
 from sglcore_plugin_triton_attention import tables
+from sglcore_plugin_triton_attention.latent import latent_write_kernel
 from sglcore_plugin_triton_attention.launch import Call, launch_decode, launch_prefill
+from sglcore_plugin_triton_attention.launch_latent import LatentCall, launch_latent
 from sglcore_plugin_triton_attention.plan import GroupPlan, plan_group
 from sglcore_plugin_triton_attention.workspace import Workspaces
 from sglcore_plugin_triton_attention.write import rope_write_kernel, write_kernel
@@ -16,7 +18,7 @@ Meta = dict[int, GroupPlan]  # attention layer -> its group's plan
 
 
 class TritonAttention:
-    """Implements `contracts.AttentionBackend` and `contracts.RopeWriter`.
+    """Implements `contracts.AttentionBackend`, `contracts.RopeWriter` and `contracts.LatentBackend`.
 
     Its kernels read nothing but the tensors of the batch, so that a captured step of one token a row stays true for
     whatever stands in them at the replay. Scores and softmax are in float32.
@@ -121,8 +123,7 @@ class TritonAttention:
         sinks: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """q [tokens, heads, head_dim] -> the same shape, contiguous. Raises ValueError for a scale of 0 or less."""
-        if scale <= 0:
-            raise ValueError(f"the scale of attention is {scale}; these kernels need a positive one")
+        _need_positive(scale)
         plan = meta[layer]
         keys, values = _pool(kv, layer)
         q = _dense(q)
@@ -134,6 +135,53 @@ class TritonAttention:
         if plan.longest:
             launch_prefill(call)
         return out
+
+    def write_latent(self, layer: int, latent: torch.Tensor, rope: torch.Tensor, kv: KVView, meta: Meta) -> None:
+        """Store latent [tokens, rank] and rope [tokens, rope_dim] side by side at their slots, in one launch."""
+        pool, batch = kv.latent(layer), meta[layer].batch
+        (tokens, rank), rope_dim = latent.shape, rope.shape[1]
+        if not tokens:
+            return
+        latent, rope = _dense(latent), _dense(rope)
+        latent_write_kernel[(tokens,)](
+            latent,
+            rope,
+            pool,
+            batch.slots,
+            latent.stride(0),
+            rope.stride(0),
+            *pool.stride()[:2],
+            RANK=rank,
+            ROPE=rope_dim,
+            RANK_WIDE=tables.padded(rank),
+            ROPE_WIDE=tables.padded(rope_dim),
+            PAGE=batch.page_size,
+        )
+
+    def attend_latent(
+        self,
+        layer: int,
+        q_latent: torch.Tensor,
+        q_rope: torch.Tensor,
+        kv: KVView,
+        meta: Meta,
+        *,
+        scale: float,
+    ) -> torch.Tensor:
+        """q_latent [tokens, heads, rank], q_rope [tokens, heads, rope_dim] -> [tokens, heads, rank], contiguous.
+
+        Raises ValueError for a scale of 0 or less.
+        """
+        _need_positive(scale)
+        q, rope = _dense(q_latent), _dense(q_rope)
+        out = q.new_empty(q.shape)
+        launch_latent(LatentCall(meta[layer], q, rope, kv.latent(layer), out, scale), self.workspaces)
+        return out
+
+
+def _need_positive(scale: float) -> None:
+    if scale <= 0:
+        raise ValueError(f"the scale of attention is {scale}; these kernels need a positive one")
 
 
 def _pool(kv: KVView, layer: int) -> tuple[torch.Tensor, torch.Tensor]:

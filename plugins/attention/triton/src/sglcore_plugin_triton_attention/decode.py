@@ -133,12 +133,12 @@ def decode_kernel(
             tl.debug_barrier()  # all of the program's stores come before its one release
             if tl.atomic_add(count, 1, sem="acq_rel", scope="gpu") == parts - 1:
                 tl.store(count, 0)
-                _merge(partial, weight, out, sinks, row64, kv_head, block % BLOCKS, heads, splits, parts,
-                       GROUP, BLOCK_H, DIM, WIDE, SINKS)  # fmt: skip
+                merge_parts(partial, weight, out, sinks, row64, kv_head, block % BLOCKS, heads, splits, parts,
+                            GROUP, BLOCK_H, DIM, WIDE, SINKS)  # fmt: skip
 
 
 @triton.jit
-def _merge(
+def merge_parts(
     partial,
     weight,
     out,
@@ -235,5 +235,5 @@ def merge_kernel(
     _, low, kv_len = visible(kv_lens, row, window, WINDOW, BLOCK_N)
     _, parts = share(kv_len - low, fill, splits, BLOCK_N)
     if parts > 1:
-        _merge(partial, weight, out, sinks, row.to(tl.int64), block // BLOCKS, block % BLOCKS, heads, splits, parts,
-               GROUP, BLOCK_H, DIM, WIDE, SINKS)  # fmt: skip
+        merge_parts(partial, weight, out, sinks, row.to(tl.int64), block // BLOCKS, block % BLOCKS, heads, splits, parts,
+                    GROUP, BLOCK_H, DIM, WIDE, SINKS)  # fmt: skip

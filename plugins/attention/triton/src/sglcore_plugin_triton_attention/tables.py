@@ -16,6 +16,8 @@ RESIDENT = 3  # decode programs that one multiprocessor holds at a time
 LONG = 8192  # keys from which a row is worth another part even where the card is full
 CROWD = 1024  # programs that a decode launch may have beside those that its rows need; bounds the workspace too
 MAX_SPLITS = 128
+LATENT_RESIDENT = 2  # programs of latent attention that one multiprocessor holds, whose tiles are large
+LATENT_CROWD = 528  # as CROWD, for latent attention
 AT_ONCE = 48  # parts beyond which merging costs more than the card gains, whatever is idle on it
 
 
@@ -30,6 +32,16 @@ class DecodeTile(NamedTuple):
     warps: int
     stages: int
     fused: bool = True
+
+
+class LatentTile(NamedTuple):
+    """block_m: heads, or tokens times heads, of a program; heads: of these, those of one token; block_n: latents."""
+
+    block_m: int
+    heads: int
+    block_n: int
+    warps: int
+    stages: int
 
 
 class PrefillTile(NamedTuple):
@@ -94,6 +106,29 @@ def prefill_tile(places: int, head_dim: int, itemsize: int) -> PrefillTile:
     if places <= 64:
         return PrefillTile(64, 64 if dim <= 128 else 32, 4, 3)
     return PrefillTile(128, 128 if dim <= 128 else 64, 8, 3)
+
+
+def latent_tile(heads: int, rank: int, itemsize: int, tokens: int) -> LatentTile:
+    """heads: that share the latents; rank: of the latent; tokens: the longest row's new ones, 1 in decoding.
+
+    A program keeps [block_m, rank] float32 in registers and reads each latent once for all of block_m, so that many
+    heads are worth a tile that a whole warp group multiplies at once.
+    """
+    own = min(64, padded(heads))
+    if itemsize > 2:  # products take registers: the smallest tile
+        return LatentTile(16, 16, 16, 8, 2)
+    if rank > 256 and own * tokens > 32:
+        return LatentTile(64, own, 64, 8, 3)
+    block_m = min(64, own * tokens) if tokens > 1 else own
+    return LatentTile(padded(block_m), own, 32, 4, 3)
+
+
+def latent_splits(programs: int, max_kv_len: int, block_n: int) -> tuple[int, int]:
+    """As `decode_splits`, of a launch with `programs` rows x blocks of heads; LATENT_RESIDENT fit a multiprocessor."""
+    tiles = -(-max_kv_len // block_n)
+    fill = max(1, min(LATENT_RESIDENT * SMS // programs, tiles, AT_ONCE))
+    most = max(fill, min(-(-max_kv_len // LONG), LATENT_CROWD // programs, MAX_SPLITS))
+    return fill, most
 
 
 def write_heads(tokens: int) -> int:

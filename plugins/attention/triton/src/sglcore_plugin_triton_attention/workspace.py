@@ -18,24 +18,24 @@ class Workspace(NamedTuple):
 
 
 class Workspaces:
-    """One workspace a (device, group size, head size), made when it is first needed and kept.
+    """One workspace a (device, group size, head size, crowd), made when it is first needed and kept.
 
-    CROWD bounds the programs of a launch that has parts, and so the size; steps follow each other on one stream, so
+    The crowd bounds the programs of a launch that has parts, and so the size; steps follow each other on one stream, so
     that one is enough.
     """
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[torch.device, int, int], Workspace] = {}
+        self._kept: dict[tuple[torch.device, int, int, int], Workspace] = {}
 
-    def get(self, device: torch.device, group: int, dim: int) -> Workspace:
-        """For `group` query heads a key head, of `dim` values."""
-        key = (device, group, dim)
+    def get(self, device: torch.device, group: int, dim: int, crowd: int = CROWD) -> Workspace:
+        """For `group` query heads a key head, of `dim` values, and at most `crowd` programs that have parts."""
+        key = (device, group, dim, crowd)
         found = self._kept.get(key)
         if found is None:
-            lines = CROWD * group
+            lines = crowd * group
             found = self._kept[key] = Workspace(
                 torch.empty(lines * dim, dtype=torch.float32, device=device),
                 torch.empty(lines, dtype=torch.float32, device=device),
-                torch.zeros(CROWD, dtype=torch.int32, device=device),
+                torch.zeros(crowd, dtype=torch.int32, device=device),
             )
         return found

@@ -15,6 +15,21 @@ def _slot(slots, token, page_stride, slot_stride, PAGE: tl.constexpr):
 
 
 @triton.jit
+def _within(x, most: tl.constexpr):
+    return tl.where(x > most, most, tl.where(x < -most, -most, x))
+
+
+@triton.jit
+def narrowed(x, kind: tl.constexpr):
+    """x in the pool's type; in eight bits what is past the range becomes its end, and NaN stays NaN."""
+    if kind == tl.float8e4nv:
+        x = _within(x.to(tl.float32), 448.0)
+    elif kind == tl.float8e5:
+        x = _within(x.to(tl.float32), 57344.0)
+    return x.to(kind)
+
+
+@triton.jit
 def write_kernel(
     k,  # [tokens, kv_heads, DIM], as are v's
     v,
@@ -43,8 +58,8 @@ def write_kernel(
     to = to + head[:, None] * head_stride + dim[None, :]
     key = tl.load(k + token * k_stride + head[:, None] * k_head_stride + dim[None, :], mask=mask, other=0.0)
     value = tl.load(v + token * v_stride + head[:, None] * v_head_stride + dim[None, :], mask=mask, other=0.0)
-    tl.store(keys + to, key.to(keys.dtype.element_ty), mask=mask)
-    tl.store(values + to, value.to(values.dtype.element_ty), mask=mask)
+    tl.store(keys + to, narrowed(key, keys.dtype.element_ty), mask=mask)
+    tl.store(values + to, narrowed(value, values.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -97,10 +112,10 @@ def _turn(
         if REST > 0:
             rest = _scaled(rest, root, weight, tail, tail < DIM, dtype)
     kind = target.dtype.element_ty
-    tl.store(to + dim[None, :], (a * c - b * s).to(dtype).to(kind), mask=mask)
-    tl.store(to + HALF + dim[None, :], (b * c + a * s).to(dtype).to(kind), mask=mask)
+    tl.store(to + dim[None, :], narrowed((a * c - b * s).to(dtype), kind), mask=mask)
+    tl.store(to + HALF + dim[None, :], narrowed((b * c + a * s).to(dtype), kind), mask=mask)
     if REST > 0:
-        tl.store(to + tail[None, :], rest.to(dtype).to(kind), mask=tail_mask)
+        tl.store(to + tail[None, :], narrowed(rest.to(dtype), kind), mask=tail_mask)
 
 
 @triton.jit
@@ -156,4 +171,5 @@ def rope_write_kernel(
             dim = tl.arange(0, FULL)
             mask = (head < kv_heads)[:, None] & (dim < DIM)[None, :] & real
             v = tl.load(source + (kv_heads + head)[:, None] * DIM + dim[None, :], mask=mask, other=0.0)
-            tl.store(values + to + head[:, None] * head_stride + dim[None, :], v.to(values.dtype.element_ty), mask=mask)
+            v = narrowed(v, values.dtype.element_ty)
+            tl.store(values + to + head[:, None] * head_stride + dim[None, :], v, mask=mask)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sglcore.contracts.ops import LinearOp
-from sglcore_plugin_cuda.kernels import activation, moe_route, norm, rope, sampling
+from sglcore_plugin_cuda.kernels import activation, moe_route, norm, penalties, rope, sampling
 from sglcore_plugin_cuda.kernels.gemm import make_counters, small_linear
 from sglcore_plugin_cuda.kernels.gemm_table import BUCKETS, MOST_ROWS, GemmConfig, config_for
 from sglcore_plugin_cuda.kernels.moe import fused_moe
@@ -138,6 +138,18 @@ class CudaOps:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(tokens int64 [rows], whether all logits were finite bool [rows]); see `contracts.ops.FusedOps`."""
         return sampling.draw(logits, temperature, seed, position, min_p, pdl=self.pdl)
+
+    def penalise(
+        self,
+        logits: torch.Tensor,
+        places: torch.Tensor,
+        rules: torch.Tensor,
+        counts: torch.Tensor,
+        prompt: torch.Tensor,
+        bias: torch.Tensor,
+    ) -> None:
+        """Penalties and biases of the rows at `places`, in place; see `contracts.ops.FusedOps`."""
+        penalties.penalise(logits, places, rules, counts, prompt, bias, pdl=self.pdl)
 
     def route(self, logits: torch.Tensor, k: int, normalise: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """The k likeliest experts of each token and their weights; see `contracts.ops.FusedOps`."""

@@ -2,8 +2,9 @@
 
 A few pairs of token and expert: gate-up with silu and product, then down with the sum over experts, each pair on its
 own. More: pairs are sorted by expert into blocks, a grouped product with the same epilogue, a grouped product
-times the routed weight, and the sum over a token's experts in float32. Nothing waits for the device, so all of it can
-be captured in a graph; every row's result is its own, whatever the other rows hold.
+times the routed weight, and the sum over a token's experts in float32; many rows an expert on a Hopper GPU take the
+same steps with matrices by TMA. Nothing waits for the device, so all of it can be captured in a graph; every row's
+result is its own, whatever the other rows hold.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import torch
 from sglcore_plugin_cuda.kernels.moe_align import align
 from sglcore_plugin_cuda.kernels.moe_direct import direct_down, direct_up
 from sglcore_plugin_cuda.kernels.moe_grouped import grouped, sum_terms
-from sglcore_plugin_cuda.kernels.moe_table import Choice, Direct, Grouped, choose
+from sglcore_plugin_cuda.kernels.moe_table import Choice, Direct, Grouped, Wide, choose
+from sglcore_plugin_cuda.kernels.moe_wide import suits, wide_down, wide_up
 
 
 def fused_moe(
@@ -30,18 +32,23 @@ def fused_moe(
 
     x [tokens, hidden]; gate_up [experts, 2 * inner, hidden], down [experts, hidden, inner], both contiguous; weights
     float32 and experts int32 [tokens, k], each below the number of experts -> [tokens, hidden], summed in float32.
-    choice: tiles to use instead of the table's.
+    choice: tiles to use instead of the table's; `Wide` ones only for a layer that `moe_wide.suits`.
     """
     x, weights, experts = x.contiguous(), weights.contiguous(), experts.contiguous()
     tokens = x.shape[0]
     if tokens == 0:
         return torch.empty_like(x)
-    chosen = choice or choose(experts.numel(), gate_up.shape[0])
+    pairs, count = experts.numel(), gate_up.shape[0]
+    chosen = choice or choose(pairs, count, wide=suits(x, gate_up, down, pairs))
     if isinstance(chosen.up, Direct) and isinstance(chosen.down, Direct):
         inner = direct_up(x, gate_up, experts, chosen.up, pdl=pdl)
         return direct_down(inner, down, weights, experts, chosen.down, pdl=pdl)
+    if isinstance(chosen.up, Wide) and isinstance(chosen.down, Wide):
+        sorted_pairs = align(experts, count, chosen.up.block_m, pdl=pdl)
+        inner = wide_up(x, gate_up, experts.shape[1], sorted_pairs, chosen.up, pdl=pdl)
+        return sum_terms(wide_down(inner, down, weights, sorted_pairs, chosen.down, pdl=pdl), tokens, pdl=pdl)
     assert isinstance(chosen.up, Grouped) and isinstance(chosen.down, Grouped)
-    sorted_pairs = align(experts, gate_up.shape[0], chosen.up.block_m, pdl=pdl)
+    sorted_pairs = align(experts, count, chosen.up.block_m, pdl=pdl)
     inner = grouped(x, gate_up, weights, sorted_pairs, chosen.up, gated=True, pdl=pdl)
     terms = grouped(inner, down, weights, sorted_pairs, chosen.down, gated=False, pdl=pdl)
     return sum_terms(terms, tokens, pdl=pdl)

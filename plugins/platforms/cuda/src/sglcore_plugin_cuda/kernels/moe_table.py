@@ -36,11 +36,27 @@ class Grouped:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Configurations of the gate-up product and of the down product; grouped ones have the same block_m."""
+class Wide:
+    """Tiles of a grouped product of many rows an expert, its matrices by TMA; `block_m` to `stages` as in `Grouped`.
 
-    up: Direct | Grouped
-    down: Direct | Grouped
+    stays: a program stays on its multiprocessor and takes many tiles; of the down product alone.
+    """
+
+    block_m: int
+    block_n: int
+    block_k: int
+    group: int
+    warps: int
+    stages: int
+    stays: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Configurations of the gate-up and of the down product: of one kind; all but `Direct` with the same block_m."""
+
+    up: Direct | Grouped | Wide
+    down: Direct | Grouped | Wide
 
 
 # What was fastest on an H200 in bfloat16 for 128 experts of 2,048 by 768, 8 a token (torch 2.11, Triton 3.6), with 1,
@@ -56,11 +72,23 @@ GROUPED = (
 LARGE = Choice(Grouped(64, 128, 64, 8, 8, 3, False), Grouped(64, 256, 64, 1, 4, 4, False))
 
 
-def choose(pairs: int, experts: int) -> Choice:
-    """For `pairs` of token and expert over so many experts."""
+# From so many rows of an expert on, where a layer suits them: tiles that read less from the L2 cache for each product
+# (128 by 256), unless an expert's last block of 128 rows would stay empty too often.
+WIDE = (
+    (96.0, Choice(Wide(128, 256, 64, 8, 8, 4), Wide(128, 256, 64, 4, 8, 3, True))),
+    (24.0, Choice(Wide(64, 256, 64, 4, 4, 4), Wide(64, 128, 64, 4, 4, 3))),
+)
+
+
+def choose(pairs: int, experts: int, *, wide: bool = False) -> Choice:
+    """For `pairs` of token and expert over so many experts. wide: whether the layer suits `Wide`."""
     if pairs <= DIRECT_PAIRS:
         return DIRECT
     mean = pairs / experts
+    if wide:
+        for least, choice in WIDE:
+            if mean >= least:
+                return choice
     return next((choice for most, choice in GROUPED if mean <= most), LARGE)
 
 
