@@ -5,7 +5,7 @@ PY := .venv/bin/python
 setup: .venv/.complete ## make .venv with .venv/bin/sglcore
 demo: .venv/.complete ; @$(PY) scripts/demo.py
 test: .venv/.complete ; @$(PY) -m pytest -m "not slow and not gpu"
-full: .venv/.complete ; @$(PY) -m pytest -m "not gpu"
+full: .venv/.complete ; @$(PY) -m pip install -q -c constraints.txt litellm && $(PY) -m pytest -m "not gpu"
 lint: .venv/.complete ; @$(PY) -m ruff check . && $(PY) -m ruff format --check .
 types: .venv/.complete ; @$(PY) -m mypy
 docs: .venv/.complete ; @$(PY) -m mkdocs build --strict --quiet --site-dir build/site

@@ -612,8 +612,11 @@ def test_bad_flags_are_refused_before_anything_loads(flags: dict[str, Any], told
 
 def test_aliases_and_flags_that_ask_for_nothing_are_taken(path: Path) -> None:
     flags: dict[str, Any] = {"tp": 1, "dp_size": 1, "port": 30000, "enable_mixed_chunk": True, "log_level": "error"}
-    with Engine(model=str(path), max_total_tokens=256, served_model_name="tiny", **flags) as engine:
-        assert engine.get_model_info()["served_model_name"] == "tiny"
+    flags |= {"served_model_name": "tiny", "weight_version": "v7"}
+    with Engine(model=str(path), max_total_tokens=256, **flags) as engine:
+        info, answer = engine.get_model_info(), engine.generate(input_ids=[1], sampling_params={"max_new_tokens": 1})
+    assert (info["served_model_name"], info["weight_version"]) == ("tiny", "v7")
+    assert answer["meta_info"]["weight_version"] == "v7"
 
 
 def test_a_start_that_fails_late_leaves_nothing(path: Path) -> None:

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import msgspec
 import uvloop
@@ -22,13 +23,13 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from sglcore.server_config import ServerConfig
 from sglcore.engine.client import ZmqClient
 from sglcore.engine.model_files import resolve_model
 from sglcore.plugins import discover
 from sglcore.server.app import build_app
 from sglcore.server.launch import build_context
 from sglcore.server.run import build_server, listen
+from sglcore.server_config import ServerConfig
 
 
 def bare_app() -> Starlette:
@@ -82,10 +83,8 @@ def main() -> None:
         return
     profile = cProfile.Profile()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with suppress(KeyboardInterrupt):
         profile.runcall(asyncio.run, serve(kind, address))
-    except KeyboardInterrupt:
-        pass
     profile.dump_stats(file)
 
 

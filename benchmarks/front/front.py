@@ -34,9 +34,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from stand_in import LETTERS, StandIn
 from streams import Drain, Stream, chat_body
 
-from sglcore.server_config import ServerConfig
 from sglcore.engine.model_files import open_checkpoint, resolve_model
 from sglcore.plugins import discover
+from sglcore.server_config import ServerConfig
 from sglcore.text.service import Text
 
 APP = Path(__file__).resolve().parent / "app.py"
@@ -132,7 +132,11 @@ async def paced(port: int, process: psutil.Process, engine: StandIn, count: int,
     await asyncio.wait_for(asyncio.gather(*(stream.done for stream in streams)), PATIENCE)
     spent, took = cpu(process) - before, time.monotonic() - began
     found = figures(streams, engine, tokens)
-    return {"streams": count, "cpu": round(spent / took, 3), "cpu_us_per_token": round(1e6 * spent / found["tokens"], 1)} | found
+    return {
+        "streams": count,
+        "cpu": round(spent / took, 3),
+        "cpu_us_per_token": round(1e6 * spent / found["tokens"], 1),
+    } | found
 
 
 async def full_speed(port: int, process: psutil.Process, engine: StandIn, count: int, steps: int) -> dict[str, Any]:
@@ -164,44 +168,46 @@ async def full_speed(port: int, process: psutil.Process, engine: StandIn, count:
     }
 
 
-async def bare(count: int, chunks: int, size: int, apart: bool) -> dict[str, Any]:
+async def bare(port: int, process: psutil.Process, count: int, chunks: int, size: int, apart: bool) -> dict[str, Any]:
     """The bare app, `count` connections of `chunks` chunks each; `apart`: each written by itself, as chunks that come
     one after another are, and not as many at once as the connection takes."""
-    async with server("bare", "") as (port, process):
-        loop = asyncio.get_running_loop()
-        body = json.dumps({"chunks": chunks, "bytes": size, "apart": apart}).encode()
-        before, began = cpu(process), time.monotonic()
-        drains = [
-            (await loop.create_connection(lambda: Drain("/", body), "127.0.0.1", port))[1] for _ in range(count)
-        ]
-        await asyncio.wait_for(asyncio.gather(*(drain.done for drain in drains)), PATIENCE)
-        spent, took = cpu(process) - before, time.monotonic() - began
-        read = sum(drain.read for drain in drains)
-        assert read >= count * chunks * size, "the bare app sent less than it was asked for"
-        return {"chunks_per_s": round(count * chunks / took), "chunks_per_cpu_s": round(count * chunks / spent)}
+    loop = asyncio.get_running_loop()
+    body = json.dumps({"chunks": chunks, "bytes": size, "apart": apart}).encode()
+    before, began = cpu(process), time.monotonic()
+    drains = [(await loop.create_connection(lambda: Drain("/", body), "127.0.0.1", port))[1] for _ in range(count)]
+    await asyncio.wait_for(asyncio.gather(*(drain.done for drain in drains)), PATIENCE)
+    spent, took = cpu(process) - before, time.monotonic() - began
+    read = sum(drain.read for drain in drains)
+    assert read >= count * chunks * size, "the bare app sent less than it was asked for"
+    return {"chunks_per_s": round(count * chunks / took), "chunks_per_cpu_s": round(count * chunks / spent)}
 
 
-async def measure(counts: list[int], seconds: float) -> dict[str, Any]:
+async def measure(counts: list[int], seconds: float, rounds: int) -> dict[str, Any]:
     """All of it."""
-    found: dict[str, Any] = {"paced": []}
+    found: dict[str, Any] = {"paced": [], "full_speed": []}
     with tempfile.TemporaryDirectory(prefix="front-") as folder:
         address = f"ipc://{folder}/engine"
         engine = StandIn(address, letter_ids())
         reading = asyncio.create_task(engine.read())
-        async with server("sglcore", address) as (port, process):
-            await full_speed(port, process, engine, 8, 50)  # warm
+        async with server("sglcore", address) as ours, server("bare", "") as theirs:
+            await full_speed(*ours, engine, 8, 50)  # warm
             for count in counts:
-                found["paced"].append(await paced(port, process, engine, count, seconds))
+                found["paced"].append(await paced(*ours, engine, count, seconds))
                 print(json.dumps(found["paced"][-1]), flush=True)
-            found["full_speed"] = await full_speed(port, process, engine, counts[0], int(seconds * 50))
-            print(json.dumps(found["full_speed"]), flush=True)
+            for _ in range(rounds):  # one after another, as the machine's speed changes
+                one: dict[str, Any] = {"sglcore": await full_speed(*ours, engine, counts[0], int(seconds * 50))}
+                size = one["sglcore"]["bytes_per_chunk"]
+                for name, apart in (("bare", True), ("bare_merged_writes", False)):
+                    one[name] = await bare(*theirs, counts[0], int(seconds * 150), size, apart)
+                found["full_speed"].append(one)
+                print(json.dumps(one), flush=True)
         reading.cancel()
         engine.close()
-    for name, apart in (("bare", True), ("bare_merged_writes", False)):
-        one = found[name] = await bare(counts[0], int(seconds * 150), found["full_speed"]["bytes_per_chunk"], apart)
+    for name in ("bare", "bare_merged_writes"):
         for figure in ("chunks_per_s", "chunks_per_cpu_s"):
-            one[f"ratio_{figure}"] = round(found["full_speed"][figure] / one[figure], 3)
-        print(json.dumps({name: one}), flush=True)
+            ratios = [one["sglcore"][figure] / one[name][figure] for one in found["full_speed"]]
+            found[f"ratio_to_{name}_{figure}"] = round(float(np.median(ratios)), 3)
+    print(json.dumps({name: value for name, value in found.items() if name.startswith("ratio")}), flush=True)
     return found
 
 
@@ -210,11 +216,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--streams", type=int, nargs="+", default=[120, 256])
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, set(range(1, os.cpu_count() or 1)) or {0})
-    found = uvloop.run(measure(asked.streams, asked.seconds))
+    found = uvloop.run(measure(asked.streams, asked.seconds, asked.rounds))
     found["machine"] = {
         "date": datetime.date.today().isoformat(),
         "cpus": os.cpu_count(),

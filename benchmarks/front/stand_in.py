@@ -80,9 +80,7 @@ class StandIn:
             token = self._letters[row.done % len(LETTERS)]
             row.done += 1
             finish = LENGTH if row.done == row.limit else None
-            outputs.append(
-                RequestOutput(row.rid, 0, [token], finish, row.prompt, 0, None, None, 0, 0.0, row.epoch, 0)
-            )
+            outputs.append(RequestOutput(row.rid, 0, [token], finish, row.prompt, 0, None, None, 0, 0.0, row.epoch, 0))
         data = self._encoder.encode(Outputs(outputs))
         self.times.append(time.monotonic())
         self._socket.send_multipart((self._client, data))

@@ -2,6 +2,7 @@
 
     python benchmarks/gpu/attention.py            # what the tables choose, and the best of the neighbours
     python benchmarks/gpu/attention.py --plain    # the tables alone
+    python benchmarks/gpu/attention.py --kv float8_e4m3fn  # with keys and values in eight bits
 
 Llama-3.1-8B's heads (32 query, 8 key, of 128, bfloat16), pages of 16. Each figure is the mean over layers of their own
 memory, more than the cache holds, in one CUDA graph. TFLOP/s count the causal half.
@@ -36,30 +37,29 @@ SCALE = DIM**-0.5
 class Pool:
     """Layers of keys and values; implements `contracts.KVView`."""
 
-    def __init__(self, layers: int, pages: int) -> None:
+    def __init__(self, layers: int, pages: int, kept: torch.dtype) -> None:
         shape = (pages, PAGE, KV_HEADS, DIM)
-        self._layers = [
-            (
-                torch.randn(shape, dtype=torch.bfloat16, device="cuda"),
-                torch.randn(shape, dtype=torch.bfloat16, device="cuda"),
-            )
-            for _ in range(layers)
-        ]
+        self._layers = [(filled(shape, kept), filled(shape, kept)) for _ in range(layers)]
 
     def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(keys, values) of a layer."""
         return self._layers[index]
 
 
+def filled(shape: tuple[int, ...], kept: torch.dtype) -> torch.Tensor:
+    """Normal values."""
+    return torch.randn(shape, dtype=torch.bfloat16, device="cuda").to(kept)
+
+
 class Setting:
     """Rows of one length in shuffled pages, ready to attend: `tokens` new ones a row, `context` in all."""
 
-    def __init__(self, rows: int, tokens: int, context: int) -> None:
+    def __init__(self, rows: int, tokens: int, context: int, kept: torch.dtype) -> None:
         self.rows, self.tokens, self.context = rows, tokens, context
         pages = -(-context // PAGE)
-        self.bytes = 2 * rows * context * KV_HEADS * DIM * 2
+        self.bytes = 2 * rows * context * KV_HEADS * DIM * kept.itemsize
         self.layers = max(1, min(32, -(-DISTINCT // self.bytes)))
-        self.pool = Pool(self.layers, rows * pages)
+        self.pool = Pool(self.layers, rows * pages, kept)
         self.backend = TritonAttention()
         self.q = torch.randn(rows * tokens, HEADS, DIM, dtype=torch.bfloat16, device="cuda")
         table = torch.randperm(rows * pages, device="cuda", dtype=torch.int32).view(rows, pages)
@@ -148,11 +148,11 @@ def resident(setting: Setting) -> tuple[float, str]:
     return min(found)
 
 
-def decodes(plain: bool) -> None:
+def decodes(plain: bool, kept: torch.dtype) -> None:
     """A line a decode shape."""
     print("decode: batch context | us TB/s rope_write us | best neighbours")
     for rows, context in DECODES:
-        setting = Setting(rows, 1, context)
+        setting = Setting(rows, 1, context, kept)
         us = setting.attend()
         line = f"{rows:5} {context:6} | {us:8.1f} {setting.bytes / us / 1e6:5.2f} {setting.write():6.1f}"
         if not plain:
@@ -164,11 +164,11 @@ def decodes(plain: bool) -> None:
         torch.cuda.empty_cache()
 
 
-def prefills(plain: bool) -> None:
+def prefills(plain: bool, kept: torch.dtype) -> None:
     """A line a prefill shape."""
     print("prefill: rows new context | us TFLOP/s rope_write us | best neighbour")
     for rows, tokens, context in ((1, 4096, 4096), (4, 4096, 4096), (4, 1024, 1024), (1, 2048, 16384), (8, 128, 2176)):
-        setting = Setting(rows, tokens, context)
+        setting = Setting(rows, tokens, context, kept)
         us = setting.attend()
         flops = 4 * rows * HEADS * DIM * tokens * (context - tokens + (tokens + 1) / 2)
         line = f"{rows:4} {tokens:5} {context:6} | {us:8.1f} {flops / us / 1e6:6.0f} {setting.write():6.1f}"
@@ -183,11 +183,13 @@ def main() -> None:
     """Print it all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plain", action="store_true", help="the tables' choices alone")
-    plain = parser.parse_args().plain
+    parser.add_argument("--kv", default="bfloat16", help="torch's name of the type of keys and values")
+    given = parser.parse_args()
+    kept = getattr(torch, given.kv)
     start = time.perf_counter()
     print(torch.cuda.get_device_name(), torch.__version__)
-    decodes(plain)
-    prefills(plain)
+    decodes(given.plain, kept)
+    prefills(given.plain, kept)
     print(f"{time.perf_counter() - start:.0f} s")
 
 

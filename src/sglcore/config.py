@@ -1,8 +1,9 @@
-"""What a deployment is, in two frozen structs; every field is a flag with SGLang's spelling.
+"""What an engine is, in one frozen struct; every field is a flag with SGLang's spelling.
 
 The struct is the single source: the CLI builds its options from the annotations, `LLM(**kw)` and
 `--config file.yaml` convert into it, and the flag reference page is generated from it. A field
-is added here only when something below reads it; plugins put theirs in `extras`.
+is added here only when something below reads it; plugins put theirs in `extras`. What the HTTP face takes beside
+it stands in `server_config.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 ModelImpl = Literal["auto", "sglcore", "transformers"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16", "half", "float"]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
-Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
 C = TypeVar("C", bound=msgspec.Struct)
@@ -62,7 +62,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     kv_cache_dtype: Annotated[
         Literal["auto", "float32", "float16", "bfloat16", "bf16", "fp8_e4m3", "fp8_e5m2", "int8"],
-        about("Type of keys and values in the cache; auto is the compute type."),
+        about("Type of keys and values in the cache; auto: the compute type; fp8_e4m3 and fp8_e5m2 take a byte each."),
     ] = "auto"
     max_total_tokens: Annotated[Count | None, about("Tokens the KV pool holds; default: measured free memory.")] = None
     mem_fraction_static: Annotated[
@@ -170,51 +170,6 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     require_lock: Annotated[Str | None, about("Refuse any plugins but those of this lock file.")] = None
     log_level: Annotated[LogLevel, about("Log level.")] = "info"
     extras: dict[str, Any] = {}
-
-
-class ServerConfig(EngineConfig, frozen=True, kw_only=True):
-    """An engine and the HTTP face in front of it."""
-
-    host: Annotated[Str, about("Address to listen on.")] = "127.0.0.1"
-    port: Annotated[Port, about("Port to listen on; 0 takes a free one.")] = 30000
-    api_workers: Annotated[
-        Annotated[int, Meta(ge=1, le=64)], about("Processes for HTTP and text that share the port.")
-    ] = 1
-    served_model_name: Annotated[Str | None, about("Name in /v1/models; default: model_path.")] = None
-    api_key: Annotated[Str | None, about("Bearer key asked of every client.")] = None
-    admin_api_key: Annotated[Str | None, about("Separate key asked on control endpoints.")] = None
-    chat_template: Annotated[Str | None, about("Jinja file used instead of the model's own chat template.")] = None
-    completion_template: Annotated[
-        Str | None, about("How `suffix` is asked for: deepseek_coder, star_coder, qwen_coder, or a JSON file.")
-    ] = None
-    response_store_size: Annotated[
-        Annotated[int, Meta(ge=0, le=1_000_000)],
-        about("Responses kept in memory for /v1/responses/{id}; the oldest go first; 0 keeps none."),
-    ] = 1024
-    tool_call_parser: Annotated[
-        Str | None, about("Tool parser: a plugin's name, or auto to go by the chat template.")
-    ] = None
-    reasoning_parser: Annotated[
-        Str | None, about("Reasoning parser: a plugin's name, or auto to go by the chat template.")
-    ] = None
-    drain_timeout: Annotated[
-        Annotated[float, Meta(ge=0, le=1e6)], about("Seconds that open requests may go on after SIGTERM.")
-    ] = 30.0
-    stream_interval: Annotated[Count, about("Tokens gathered before a streamed chunk is sent.")] = 1
-    apis: Annotated[
-        Str | None, about("Dialects to serve: openai, native, and those of plugins; default: all of this repository.")
-    ] = None
-    enable_metrics: Annotated[bool, about("Serve Prometheus metrics at /metrics (on unless told otherwise).")] = True
-    no_ui: Annotated[bool, about("Do not serve the page with the playground and the engine view at /.")] = False
-
-    def serves(self, dialect: str) -> bool:
-        """Whether `apis` lets a dialect in."""
-        return self.apis is None or dialect in self.dialects
-
-    @property
-    def dialects(self) -> list[str]:
-        """The names in `apis`."""
-        return [name.strip() for name in (self.apis or "").split(",") if name.strip()]
 
 
 def build_config(cls: type[C], values: dict[str, Any]) -> C:

@@ -32,6 +32,7 @@ IN_TREE = frozenset(
         "ollama",
         "qwen3",
         "sagemaker",
+        "scripted-model",
         "think",
         "triton-attention",
     )

@@ -45,7 +45,7 @@ class Server:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.log.append(line)
-            found = re.search(r"serves .* at (http://\S+)", line)
+            found = re.search(r"serves .* at (https?://\S+)", line)
             if found:
                 self._urls.put(found[1])
         self._urls.put(None)

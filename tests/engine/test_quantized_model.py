@@ -13,10 +13,12 @@ from safetensors.torch import save_file
 
 from engine.made_up import made_up
 from layers.int8 import INT8, quantized
+from sglcore.builtin.torch_attention import TorchAttention
 from sglcore.config import EngineConfig, build_config
 from sglcore.engine.build import assemble, load_model, open_model
 from sglcore.engine.phases import Phases
 from sglcore.errors import ConfigError
+from sglcore.layers.reference import narrowed
 from sglcore.negotiation.demand import DTYPES
 from sglcore.plugins import Plugins, discover
 from sglcore.request import GenerateRequest, SamplingParams, pack_ids
@@ -136,10 +138,34 @@ def test_keys_and_values_of_another_type(models: tuple[Path, Path], plugins: Plu
     plain, other = run(models[0], plugins, attention_backend="torch")
     assert other["kv_cache_dtype"] == "float32"
     assert 0 < float((plain - narrow).abs().max()) < 0.1
-    with pytest.raises(
-        ConfigError, match="--attention-backend torch: keeps keys and values in the compute type, float32"
-    ):
-        run(models[0], plugins, attention_backend="torch", kv_cache_dtype="fp8_e5m2")
+    with pytest.raises(ConfigError, match="Platform cpu keeps keys and values in the compute type, float32"):
+        run(models[0], plugins, attention_backend="torch", kv_cache_dtype="int8")
+
+
+# How far a token's logprob moves on average, the tokens before it given, beside a cache in float32: four and three
+# binary digits of a value are kept. The model's own logprobs spread by more than 0.3.
+EIGHT_BITS = {"fp8_e4m3": 0.05, "fp8_e5m2": 0.1}
+
+
+@pytest.mark.parametrize("kv", EIGHT_BITS)
+def test_keys_and_values_in_eight_bits(
+    models: tuple[Path, Path], plugins: Plugins, monkeypatch: pytest.MonkeyPatch, kv: str
+) -> None:
+    """Nothing is lost but the digits that were rounded away: the same as a float32 cache of rounded values."""
+    flags = {"attention_backend": "torch", "chunked_prefill_size": 8}
+    plain, _ = run(models[0], plugins, **flags)
+    narrow, info = run(models[0], plugins, kv_cache_dtype=kv, **flags)
+    assert info["kv_cache_dtype"] == DTYPES[kv]
+    error = (plain - narrow).abs()
+    assert 0 < float(error.mean()) < EIGHT_BITS[kv] and float(error.max()) < 6 * EIGHT_BITS[kv]
+    write, kind = TorchAttention.write_kv, getattr(torch, DTYPES[kv])
+
+    def rounded(self: TorchAttention, layer: int, k: torch.Tensor, v: torch.Tensor, *rest: Any) -> None:
+        write(self, layer, narrowed(k, kind).float(), narrowed(v, kind).float(), *rest)
+
+    monkeypatch.setattr(TorchAttention, "write_kv", rounded)
+    emulated, _ = run(models[0], plugins, **flags)
+    assert float((emulated - narrow).abs().max()) < 1e-5
 
 
 def test_half_the_memory_holds_twice_the_tokens(
@@ -148,5 +174,25 @@ def test_half_the_memory_holds_twice_the_tokens(
     """Of a pool measured by memory."""
     monkeypatch.setattr("sglcore.builtin.cpu.CpuPlatform.free_memory", lambda self: 2**18)
     flags = {"max_total_tokens": None, "attention_backend": "torch"}
-    whole, half = (run(models[0], plugins, kv_cache_dtype=kv, **flags)[1] for kv in ("auto", "bf16"))
-    assert half["max_total_num_tokens"] == 2 * whole["max_total_num_tokens"]
+    kinds = ("auto", "bf16", "fp8_e4m3", "fp8_e5m2")
+    whole, half, *eighths = (
+        run(models[0], plugins, kv_cache_dtype=kv, **flags)[1]["max_total_num_tokens"] for kv in kinds
+    )
+    assert half == 2 * whole and eighths == [2 * half] * 2
+
+
+def test_a_checkpoint_may_hold_scales_of_its_cache(
+    models: tuple[Path, Path], plugins: Plugins, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are read, and tell in a cache of eight bits alone; the log says what holds."""
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    names = [f"model.layers.{layer}.self_attn.{kind}_proj.{kind}_scale" for layer in range(2) for kind in "kv"]
+    save_file(weights() | {name: torch.tensor(0.37) for name in names}, tmp_path / "model.safetensors")
+    flags = {"attention_backend": "torch", "chunked_prefill_size": 8}
+    plain = run(models[0], plugins, **flags)[0]
+    assert torch.equal(run(tmp_path, plugins, **flags)[0], plain)
+    assert "by the scales of the checkpoint" not in caplog.text
+    scaled, unscaled = (run(path, plugins, kv_cache_dtype="fp8_e4m3", **flags)[0] for path in (tmp_path, models[0]))
+    assert "kept in float8_e4m3fn: by the scales of the checkpoint" in caplog.text
+    assert not torch.equal(scaled, unscaled)
+    assert float((scaled - plain).abs().mean()) < EIGHT_BITS["fp8_e4m3"]

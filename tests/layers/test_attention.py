@@ -11,8 +11,10 @@ from layers.plain import context
 from sglcore.builtin.torch_attention import TorchAttention
 from sglcore.contracts.attention import KVView
 from sglcore.contracts.models import ForwardInputs, KVGroup
+from sglcore.errors import ConfigError
 from sglcore.layers import reference
 from sglcore.layers.attention import Attention
+from sglcore.layers.loading import load
 from sglcore.testing.harness import PagedPool
 
 HEADS, KV_HEADS, DIM, TOKENS = 4, 2, 8, 6
@@ -70,3 +72,39 @@ def test_one_call_of_the_backend_is_norm_rope_and_write(normed: bool) -> None:
         assert isinstance(backend, FusedAttention) == bool(getattr(backend, "calls", 0))
     for got, want in zip(*results, strict=True):
         torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("kept", [torch.float8_e4m3fn, torch.float32])
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_scales_of_a_checkpoint_hold_for_a_cache_of_eight_bits(kept: torch.dtype, fused: bool) -> None:
+    """Keys and values far past the range of eight bits: lost without scales, near with them."""
+    qkv, turns = normal(TOKENS, HEADS + 2 * KV_HEADS, DIM), normal(TOKENS, DIM // 2)
+    qkv[:, :HEADS] /= 2000.0
+    qkv[:, HEADS : HEADS + KV_HEADS] *= 2000.0
+    qkv[:, HEADS + KV_HEADS :] *= 300.0
+
+    def attended(dtype: torch.dtype, **scales: float) -> torch.Tensor:
+        backend = FusedAttention() if fused else TorchAttention()
+        layer = Attention(context(attention=backend), 0, scale=DIM**-0.5, soft_cap=20.0)
+        slots = layer.slots("a.")
+        load([(f"a.{name.replace('__', '.')}", torch.tensor([value])) for name, value in scales.items()], slots)
+        pool = PagedPool((KVGroup(layers=(0,), kv_heads=KV_HEADS, head_dim=DIM),), pages=8, page_size=4, dtype=dtype)
+        meta = backend.plan(pool.step([(pool.row(TOKENS), TOKENS)]))
+        inputs = ForwardInputs(torch.zeros(0), torch.zeros(0), meta, pool, None)
+        out = layer.rotary(qkv.clone(), (turns.cos(), turns.sin()), inputs, HEADS, KV_HEADS)
+        assert bool(getattr(backend, "calls", 0)) == (fused and not (scales and dtype.itemsize == 1))
+        return out
+
+    right, most = attended(torch.float32), 900.0
+    scaled = attended(kept, k_scale=16.0, v_proj__output_scale=3.0)
+    error = float((scaled - right).abs().max())
+    assert error <= (0.05 * most if kept.itemsize == 1 else 0.0)
+    if kept.itemsize == 1:
+        assert float((attended(kept) - right).abs().max()) > 2 * error
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_that_is_none_is_refused(value: float) -> None:
+    slots = Attention(context(attention=TorchAttention()), 0, scale=1.0).slots("model.layers.3.self_attn.")
+    with pytest.raises(ConfigError, match=r"model\.layers\.3\.self_attn\.k_proj\.k_scale holds .*above 0"):
+        load([("model.layers.3.self_attn.k_proj.k_scale", torch.tensor(value))], slots)

@@ -64,6 +64,21 @@ def test_many_missing_names_are_cut_short() -> None:
         load([], slots)
 
 
+def test_an_optional_tensor_may_be_missing_and_one_number_may_have_a_dimension() -> None:
+    given: list[float] = []
+    _, slots = table(a=(2,))
+    slots["scale"] = Slot((), lambda tensor: given.append(float(tensor)), optional=True)
+    load([("a", torch.ones(2))], slots)
+    load_dummy(slots, 1)
+    assert not given
+    with pytest.raises(ConfigError, match=r"lacks 1 of the 1 tensors .*: a\."):
+        load([("scale", torch.tensor(2.0))], slots)
+    load([("scale", torch.tensor([3.0])), ("a", torch.ones(2))], slots)
+    assert given == [2.0, 3.0]
+    with pytest.raises(ConfigError, match=r"scale has shape \[2\]"):
+        load([("scale", torch.ones(2))], slots)
+
+
 def test_ignored_names_are_full_matches() -> None:
     _, slots = table(a=(1,))
     load([("x.inv_freq", torch.zeros(3)), ("a", torch.zeros(1))], slots, ignore=(r".*\.inv_freq", "head"))

@@ -113,6 +113,27 @@ def test_the_built_model_is_checked_too():
         check_attention(attention("a"), (KVGroup(kind="window", window=32),))
 
 
+def test_sizes_of_latents_are_compared_where_the_model_caches_them(monkeypatch):
+    narrow = attention("narrow", mla=True, latent_dims=(576,), priority=1)
+    hf = {**X, "kv_lora_rank": 512, "qk_rope_head_dim": 64}
+    plugins = made_up(monkeypatch, platform(), model(needs=("mla",)), narrow, attention("wide", mla=True))
+    assert decide(plugins, hf).attention.name == "narrow"
+    decision = decide(plugins, {**hf, "kv_lora_rank": 256})
+    assert decision.attention.name == "wide"
+    assert reasons(decision, "attention")["narrow"] == "rejected serves latents of 576, the model has 320"
+    plugins = made_up(monkeypatch, platform(), model(), narrow, attention("wide", mla=True))
+    assert decide(plugins, {**hf, "kv_lora_rank": 256}).attention.name == "narrow", "its cache holds keys and values"
+
+
+def test_the_built_models_latents_are_checked_too():
+    latents = (KVGroup(kind="latent", head_dim=576),)
+    check_attention(attention("a", head_dims=(64,), mla=True, latent_dims=(576,)), latents)
+    with pytest.raises(ConfigError, match="has no mla"):
+        check_attention(attention("a"), latents)
+    with pytest.raises(ConfigError, match="the model has 576"):
+        check_attention(attention("a", mla=True, latent_dims=(320,)), latents)
+
+
 def test_native_before_fallback_and_by_flag(monkeypatch):
     plugins = made_up(monkeypatch, platform(), attention("a"), model(), model("any", fallback=True))
 

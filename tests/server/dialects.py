@@ -10,13 +10,13 @@ from typing import Any
 
 from server.parsing import CALL, SECOND, TEXT, parsers
 from server.scripted import HANG, ScriptedEngine, output, says, server_context
-from sglcore.config import ServerConfig
 from sglcore.errors import RequestError
 from sglcore.plugins import discover
 from sglcore.request import FinishReason, GenerateRequest, RequestOutput
 from sglcore.server import build_app, build_server, listen
 from sglcore.server.context import ServerContext
 from sglcore.server.plugin_routes import plugin_routes
+from sglcore.server_config import ServerConfig
 
 ANSWER = "été à Zürich 🎉, how are you?"
 THOUGHT = "Which city?"

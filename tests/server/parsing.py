@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from server.scripted import tiny_text
-from sglcore.config import ServerConfig
 from sglcore.contracts.parsers import ReasoningParserSpec, TextDelta, ToolParserSpec
 from sglcore.isolation import Breaker
 from sglcore.plugins import discover
 from sglcore.server.parsers import AnswerParsers, Served, TemplateFacts, load_parsers
+from sglcore.server_config import ServerConfig
 from sglcore.text.service import Text
 
 # As Qwen 2.5 has it, shortened: tools in the system text, calls in tags, answers of tools as the user's.

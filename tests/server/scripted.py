@@ -8,12 +8,12 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from sglcore.config import ServerConfig
 from sglcore.contracts.routes import ModelInfo
 from sglcore.contracts.weights import TextAssets
 from sglcore.errors import RequestError
 from sglcore.request import FinishReason, GenerateRequest, RequestOutput, TokenLogprobs
 from sglcore.server import ServerContext
+from sglcore.server_config import ServerConfig
 from sglcore.text.service import Text
 
 CHATML = (
@@ -85,7 +85,7 @@ class ScriptedEngine:
                 self.left.append(request.rid)
                 self.gone.set()
 
-    async def abort(self, rid: str) -> int:
+    async def abort(self, rid: str, message: str = "") -> int:
         self.aborts.append(rid)
         return sum(r.rid.startswith(rid) for r in self.requests)
 

@@ -18,12 +18,24 @@ from sglcore.errors import ConfigError, RequestError
 from sglcore.server import build_app
 from sglcore.server.app import core_routes
 from sglcore.server.body import MAX_BODY
-from sglcore.server.ui.page import page_files
+from sglcore.server.ui.page import address, page_files
 
 TEXT = tiny_text()
-PAGE = {"/" if name == "index.html" else f"/ui/{name}" for name in page_files()}
-PUBLIC = {"/health", "/health_generate", "/livez", "/metrics", "/readyz", *PAGE}
-ADMIN = {"/flush_cache", "/abort_request", "/pause_generation", "/continue_generation"}
+PAGE = {address(name) for name in page_files()}
+PUBLIC = {"/health", "/health_generate", "/livez", "/metrics", "/ready", "/readyz", *PAGE}
+ADMIN = {
+    "/flush_cache",
+    "/abort_request",
+    "/pause_generation",
+    "/continue_generation",
+    "/update_weight_version",
+    "/configure_logging",
+    "/set_internal_state",
+    "/freeze_gc",
+    "/slow_down",
+    "/start_profile",
+    "/stop_profile",
+}
 USER = {
     "/v1/models",
     "/v1/models/{model_id:path}",
@@ -39,6 +51,14 @@ USER = {
     "/v1/chat/completions",
     "/v1/completions",
     "/generate",
+    "/encode",
+    "/classify",
+    "/parse_function_call",
+    "/separate_reasoning",
+    "/get_load",
+    "/v1/loads",
+    "/weight_version",
+    "/get_weight_version",
     "/open_session",
     "/close_session",
     "/model_info",
@@ -64,7 +84,7 @@ def test_every_route_has_the_tier_it_should() -> None:
 
 def test_the_app_has_these_routes_and_no_other() -> None:
     app = build_app(server_context(ScriptedEngine(), TEXT))
-    assert {getattr(route, "path", None) for route in app.routes} == PUBLIC | ADMIN | USER
+    assert {getattr(route, "path", None) for route in app.routes} == PUBLIC | ADMIN | USER | {"/openapi.json"}
 
 
 def test_metrics_can_be_turned_off() -> None:

@@ -13,10 +13,10 @@ import openai
 import pytest
 
 from server.scripted import HANG, ScriptedEngine, says, server_context, tiny_text
-from sglcore.config import ServerConfig
 from sglcore.errors import ConfigError
 from sglcore.request import GenerateRequest, RequestOutput
 from sglcore.server import build_app, build_server, listen
+from sglcore.server_config import ServerConfig
 
 TEXT = tiny_text()
 ANSWER = "été à Zürich 🎉, how are you?"

@@ -12,12 +12,12 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 
 from server.client import http_client
 from server.scripted import ScriptedEngine, server_context, tiny_text
-from sglcore.config import ServerConfig
 from sglcore.contracts.routes import RouteEntry, RouteSpec
 from sglcore.errors import ConfigError, PluginError, RequestError
 from sglcore.isolation import LIMIT
 from sglcore.plugins import Entry, Plugins, Selection, select
 from sglcore.server.plugin_routes import check_apis, plugin_routes
+from sglcore.server_config import ServerConfig
 
 pytestmark = pytest.mark.asyncio
 DIST = "sglcore-plugin-web"
@@ -129,6 +129,7 @@ def not_async(request):
         ([RouteEntry("/x", good, ("get",), "user")], "the methods ('get',), not a tuple"),
         ([route("/x", not_async)], "an endpoint that is not an async function"),
         ([route("/x", None)], "an endpoint that is not an async function"),
+        ([RouteEntry("/x", good, ("GET",), "user", doc="Good")], "a doc that is no RouteDoc"),
     ],
 )
 async def test_a_bad_list_of_routes_is_refused_at_start(monkeypatch, made, told):

@@ -14,8 +14,8 @@ import pytest
 from server.parsing import TEXT, parsers
 from server.scripted import ScriptedEngine, server_context
 from server.test_responses import TOOLS, WROTE, script
-from sglcore.config import ServerConfig
 from sglcore.server import build_app, build_server, listen
+from sglcore.server_config import ServerConfig
 
 THOUGHT = "I look it up."
 

@@ -18,7 +18,6 @@ from engine.fakes import InlineExecutor
 from scheduler.fake import VOCAB, build, run_alone
 from server.client import events, http_client
 from server.scripted import HANG, ScriptedEngine, model_info, output, server_context, tiny_text
-from sglcore.config import ServerConfig
 from sglcore.engine.client import ZmqClient
 from sglcore.engine.engine import Engine
 from sglcore.engine.link import ZmqPort
@@ -27,6 +26,7 @@ from sglcore.plugins import select
 from sglcore.request import SessionParams
 from sglcore.scheduler import PriorityRules, Scheduler
 from sglcore.server.context import ServerContext
+from sglcore.server_config import ServerConfig
 
 pytestmark = pytest.mark.asyncio
 

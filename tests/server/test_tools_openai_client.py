@@ -12,10 +12,10 @@ import pytest
 
 from server.parsing import CALL, NOW, SECOND, TEXT, WEATHER, Passing, parsers, served
 from server.scripted import ScriptedEngine, says, server_context
-from sglcore.config import ServerConfig
 from sglcore.request import GenerateRequest
 from sglcore.server import build_app, build_server, listen
 from sglcore.server.parsers import AnswerParsers
+from sglcore.server_config import ServerConfig
 
 WROTE = f"<think>\nWhich city?\n</think>\n\nLet me look.\n{CALL}\n{SECOND}"
 FINAL = "It is 12 degrees in Zürich."

@@ -13,7 +13,7 @@ from server.client import http_client
 from server.scripted import ScriptedEngine, server_context, tiny_text
 from sglcore.errors import EngineDead
 from sglcore.server.context import ServerContext
-from sglcore.server.ui.page import page_files
+from sglcore.server.ui.page import address, page_files
 
 pytestmark = pytest.mark.asyncio
 KEY, ADMIN = "user-key-123456", "admin-key-123456"
@@ -62,7 +62,7 @@ async def get(path: str, on: ServerContext | None = None, **headers: str) -> htt
 
 
 def paths() -> list[str]:
-    return ["/" if name == "index.html" else f"/ui/{name}" for name in page_files()]
+    return [address(name) for name in page_files()]
 
 
 async def test_the_page_is_small_and_asks_nothing_of_others() -> None:

@@ -13,18 +13,22 @@ from sglcore.engine.blackbox import digest
 from sglcore.engine.recovery import Opened
 from sglcore.errors import EngineDead, RequestError
 from sglcore.isolation import Faults
+from sglcore.request import FinishReason, GenerateRequest, RequestOutput
 from sglcore.server.conversation import Conversation
 from sglcore.server.counts import Counts, summed
 from sglcore.server.metrics import ServerMetrics
 from sglcore.server.verdicts import Verdicts
+from sglcore.server.watch import Watch
+from sglcore.text.branch_text import Piece
 
 
 def metrics(requests: int, field: str = "") -> ServerMetrics:
     made = ServerMetrics("m")
     for _ in range(requests):
-        timer = made.begin()
-        timer.tokens(0, 3)
-        timer.end(aborted=False)
+        watch = Watch(GenerateRequest(rid="r", input_ids=b""), made, ())
+        watch.step([RequestOutput("r", 0, [1, 2, 3], prompt_tokens=4)])
+        watch.ended([Piece(0, 0, finish=FinishReason("stop"))])
+        watch.over()
     if field:
         made.count_ignored([field])
     return made

@@ -158,3 +158,42 @@ class AttendsOneKindAtATime(Plain):
         counts = batches[0].q_lens.tolist()
         assert all(n == 1 for n in counts) or all(n > 1 for n in counts), "a mixed step"
         return super().plan(batches)
+
+
+class PlainLatent(Plain):
+    """Sound: one key head, whose first values are the values."""
+
+    def write_latent(self, layer: int, latent: torch.Tensor, rope: torch.Tensor, kv: Any, meta: Any) -> None:
+        pool = kv.latent(layer)
+        pool.flatten(0, 2)[meta[layer].slots] = torch.cat((latent, rope), 1).to(pool.dtype)
+
+    def attend_latent(
+        self, layer: int, q_latent: torch.Tensor, q_rope: torch.Tensor, kv: Any, meta: Any, *, scale: float
+    ) -> torch.Tensor:
+        batch, rank = meta[layer], q_latent.shape[2]
+        q, outs, start = torch.cat((q_latent, q_rope), 2).float(), [], 0
+        for row, count in enumerate(batch.q_lens.tolist()):
+            k = self.read(kv.latent(layer).flatten(0, 1)[self.slots(batch, row)])
+            options: dict[str, Any] = {"scale": scale, "window": 0, "soft_cap": 0.0, "sinks": None}
+            outs.append(self.row(q[start : start + count], k, self.values(k, rank), int(batch.kv_lens[row]), **options))
+            start += count
+        return torch.cat(outs).to(q_latent.dtype)
+
+    def values(self, k: torch.Tensor, rank: int) -> torch.Tensor:
+        return k[..., :rank]
+
+
+class TakesTheRotaryPartForValues(PlainLatent):
+    def values(self, k: torch.Tensor, rank: int) -> torch.Tensor:
+        return k[..., -rank:]
+
+
+class RoundsLatents(PlainLatent):
+    def read(self, stored: torch.Tensor) -> torch.Tensor:
+        return stored.half().float()
+
+
+class ReadsAnotherLatent(PlainLatent):
+    def attend_latent(self, layer: int, *args: Any, **options: Any) -> torch.Tensor:
+        stray = args[2].latent(layer).flatten(0, 1)[:8].float().nan_to_num(0.0).mean()
+        return super().attend_latent(layer, *args, **options) + stray * 1e-6

@@ -26,6 +26,10 @@ class TestSound(AttentionConformance):
     spec = spec("Plain", kv_dtypes=("bfloat16", "float8_e4m3fn"), **ALL)
 
 
+class TestSoundLatents(AttentionConformance):
+    spec = spec("PlainLatent", kv_dtypes=("bfloat16",), mla=True, latent_dims=(48, 112))
+
+
 class TestSoundOnPlainSteps(AttentionConformance):
     spec = spec("AttendsOneKindAtATime", mixed=False, **ALL)
 
@@ -41,9 +45,13 @@ FAULTS = [
     ("IgnoresTheWindow", {"sliding_window": True}, "test_sliding_window", "window 1"),
     ("IgnoresTheSoftCap", {"soft_cap": True}, "test_soft_cap", "soft cap 1.0"),
     ("IgnoresSinks", {"sinks": True}, "test_sinks", "sinks"),
-    ("Plain", {"mla": True}, "test_mla", "declares mla, but version 1 .* has no call"),
+    ("TakesTheRotaryPartForValues", {"mla": True}, "test_mla", r"heads over latents of 32 \+ 16, page size"),
+    ("PlainLatent", {"mla": True, "latent_dims": (577,)}, "test_mla", "none of .* is among the latents of .577"),
+    ("RoundsLatents", {"mla": True}, "test_mla_in_every_dtype", "error .*latents .*float32"),
+    ("ReadsAnotherLatent", {"mla": True}, "test_mla_reads_no_foreign_latent", "30000.0 in pages that no row"),
     ("RoundsToHalf", {}, "test_every_dtype", "error .*float32"),
     ("ScalesTheCache", {"kv_dtypes": ("bfloat16",)}, "test_every_cache_dtype", "error .*bfloat16 cache"),
+    ("Plain", {"kv_dtypes": ("float8_e5m2",)}, "test_a_cache_of_eight_bits_saturates", "error inf .*float8_e5m2 cache"),
     ("OnlyHeadsOf32", {"head_dims": (32, 64)}, "test_every_head_size", "heads of 64"),
     ("MixesGroups", {}, "test_ragged_batches", "9/3 heads"),
     ("OffByALittle", {}, "test_long_prompt_in_chunks", r"row 0 \(\+600 tokens\)"),
@@ -65,13 +73,7 @@ def test_every_check_is_seen_to_fail():
 
 
 def test_what_is_not_declared_is_not_asked():
-    for check in ("test_sliding_window", "test_soft_cap", "test_sinks", "test_mla", "test_batch_invariance"):
+    mla = ("test_mla", "test_mla_in_every_dtype", "test_mla_reads_no_foreign_latent")
+    for check in ("test_sliding_window", "test_soft_cap", "test_sinks", "test_batch_invariance", *mla):
         with pytest.raises(pytest.skip.Exception, match="declares no"):
             getattr(suite("Plain")(), check)()
-
-
-def test_the_plugins_own_proof_of_mla_stands():
-    proved = []
-    own = type("Suite", (suite("Plain", mla=True),), {"test_mla": lambda self: proved.append(True)})
-    own().test_mla()
-    assert proved

@@ -35,7 +35,7 @@ class HttpClient:
 
     def __init__(self, root: str, headers: Mapping[str, str], timeout: float) -> None:
         if aiohttp is None:
-            raise ConfigError("`sglcore bench serving` needs aiohttp.", remedy="pip install 'sglcore[bench]'")
+            raise ConfigError("Sending requests needs aiohttp.", remedy="pip install 'sglcore[bench]'")
         self.root = root.rstrip("/")
         self._headers = {"Content-Type": "application/json", **headers}
         self._timeout = timeout

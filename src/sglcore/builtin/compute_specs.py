@@ -25,8 +25,9 @@ TORCH_ATTENTION = AttentionSpec(
     factory="sglcore.builtin.torch_attention:TorchAttention",
     summary="Paged attention from torch's own operators, on any device",
     dtypes=("float32", "bfloat16", "float16"),
-    kv_dtypes=("float32", "bfloat16", "float16"),
+    kv_dtypes=("float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"),
     sliding_window=True,
     soft_cap=True,
     sinks=True,
+    mla=True,
 )

@@ -46,6 +46,7 @@ KITS = {
         "The model author's kit",
         "attention",
         "embedding",
+        "latent",
         "linear",
         "loading",
         "mlp",

@@ -20,7 +20,12 @@ from sglcore.plugins import Plugins
 
 PREFIX = "SGLCORE_"
 # Other spellings that SGLang takes for a field.
-ALIASES = {"model": "model_path", "tp": "tp_size", "tensor-parallel-size": "tp_size"}
+ALIASES = {
+    "model": "model_path",
+    "tp": "tp_size",
+    "tensor-parallel-size": "tp_size",
+    "stream-output": "incremental_streaming_output",
+}
 RESERVED = frozenset({"config", "help", "extras"})
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _SHOWN = 80  # characters of a refused value that a message repeats

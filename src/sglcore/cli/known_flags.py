@@ -43,7 +43,6 @@ NEUTRAL: dict[str, tuple[str, str]] = {
     "cpu-offload-gb": ("0", "weights are not offloaded"),
     "gc-warning-threshold-secs": ("0", "there is no such warning"),
     "fastapi-root-path": ("", "the server is at the root"),
-    "weight-version": ("default", "the version is called so"),
     "enable-mixed-chunk": (ON, "prompt chunks and decoding share a step"),
     "enable-cache-report": (ON, "cached tokens are always reported"),
     "disable-outlines-disk-cache": (ON, "there is none"),

@@ -29,8 +29,7 @@ GROUPS = (
     ),
     Group(
         "the HTTP and gRPC front",
-        "fastapi-root-path grpc-mode warmups nccl-port ssl-keyfile ssl-certfile ssl-ca-certs ssl-keyfile-password "
-        "enable-ssl-refresh enable-http2 uvicorn-access-log-exclude-prefixes",
+        "fastapi-root-path grpc-mode warmups nccl-port enable-ssl-refresh enable-http2",
         "A reverse proxy in front of the server can end TLS and add a path.",
     ),
     Group(
@@ -50,7 +49,7 @@ GROUPS = (
     ),
     Group(
         "the runtime",
-        "stream-output constrained-json-whitespace-pattern constrained-json-disable-any-whitespace "
+        "constrained-json-whitespace-pattern constrained-json-disable-any-whitespace "
         "soft-watchdog-timeout dist-timeout base-gpu-id gpu-id-step custom-sigquit-handler numa-node "
         "allow-auto-truncate",
     ),
@@ -72,17 +71,13 @@ GROUPS = (
     ),
     Group(
         "logging, metrics and tracing",
-        "log-level-http log-requests log-requests-level log-requests-format log-requests-target crash-dump-folder "
-        "show-time-cost enable-metrics-for-all-schedulers tokenizer-metrics-custom-labels-header "
-        "tokenizer-metrics-allowed-custom-labels bucket-time-to-first-token bucket-inter-token-latency "
-        "bucket-e2e-request-latency collect-tokens-histogram prompt-tokens-buckets generation-tokens-buckets "
-        "gc-warning-threshold-secs decode-log-interval enable-request-time-stats-logging "
-        "enable-trace otlp-traces-endpoint export-metrics-to-file export-metrics-to-file-dir",
-        "Prometheus metrics are at /metrics.",
+        "show-time-cost enable-metrics-for-all-schedulers gc-warning-threshold-secs decode-log-interval "
+        "enable-request-time-stats-logging",
+        "Prometheus metrics are at /metrics, and --log-requests tells of each request.",
     ),
     Group(
         "the API's finer settings",
-        "weight-version hf-chat-template-name file-storage-path enable-cache-report "
+        "hf-chat-template-name file-storage-path enable-cache-report "
         "tool-server default-chat-template-kwargs "
         "trust-request-chat-template enable-strict-thinking return-input-ids return-output-ids "
         "preferred-sampling-params enable-custom-logit-processor enable-return-hidden-states "

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("sglcore.cli.chat", "Talk to a model in the terminal."),
     "simulate": ("sglcore.cli.simulate", "Replay a trace of requests through the scheduler, without a model."),
     "bench": ("sglcore.cli.bench", "Measure servers, engines, starts and steps."),
+    "replay": ("sglcore.cli.replay", "Send requests that a server has dumped again."),
     "plugins": ("sglcore.cli.plugins", "Show what is installed."),
     "doctor": ("sglcore.cli.doctor", "Check this machine: libraries, devices, plugins, and what would mend them."),
     "env": ("sglcore.cli.env", "Show versions and hardware, for a bug report."),

@@ -36,7 +36,7 @@ def register(app: typer.Typer, argv: list[str]) -> None:
 def serve(settings: Settings) -> None:
     """Serve a model over HTTP: MODEL is a directory, a .gguf file, a hub id, or a name a plugin provides."""
     config = adjusted(settings.config(ServerConfig), set(settings.given), settings.plugins)
-    set_up_logs(config.log_level)
+    set_up_logs(config.log_level, form=config.log_requests_format, http=config.log_level_http)
     settings.plugins.report()
     allow_open_files()
     signal.signal(signal.SIGTERM, _stop)  # also while starting: what was begun is undone on the way out

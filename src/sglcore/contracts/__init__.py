@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         AttentionSpec,
         GraphBackend,
         KVView,
+        LatentBackend,
         RopeWriter,
     )
     from sglcore.contracts.chat_formats import ChatFormat, ChatFormatContext, ChatFormatSpec
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from sglcore.contracts.logits_processors import LogitsProcessor, LogitsProcessorSpec, ProcessorContext
     from sglcore.contracts.metrics_sinks import MetricsSink, MetricsSinkSpec, Sample, SinkContext
     from sglcore.contracts.models import BuildContext, ForwardInputs, KVGroup, Model, ModelSpec
-    from sglcore.contracts.ops import FusedOps, LinearOp, Ops, OpsSpec
+    from sglcore.contracts.ops import FusedOps, LinearOp, Ops, OpsSpec, WritingLinear
     from sglcore.contracts.pages import PageContext, PageRun, Progress, Transfer
     from sglcore.contracts.parsers import (
         ArgumentsDelta,
@@ -105,7 +106,7 @@ if TYPE_CHECKING:
 
 # module: its public names
 _NAMES = {
-    "attention": "AttentionBackend AttentionBatch AttentionSpec GraphBackend KVView RopeWriter",
+    "attention": "AttentionBackend AttentionBatch AttentionSpec GraphBackend KVView LatentBackend RopeWriter",
     "chat_formats": "ChatFormat ChatFormatContext ChatFormatSpec",
     "commands": "Command CommandSpec",
     "execution": "Collectives DeviceLauncher Launcher Pending PendingStep Rendezvous Replay StepExecutor",
@@ -117,7 +118,7 @@ _NAMES = {
     "logits_processors": "LogitsProcessor LogitsProcessorSpec ProcessorContext",
     "metrics_sinks": "MetricsSink MetricsSinkSpec Sample SinkContext",
     "models": "BuildContext ForwardInputs KVGroup Model ModelSpec",
-    "ops": "FusedOps LinearOp Ops OpsSpec",
+    "ops": "FusedOps LinearOp Ops OpsSpec WritingLinear",
     "pages": "PageContext PageRun Progress Transfer",
     "parsers": "ArgumentsDelta CallEnded CallStarted ParseContext ReasoningDelta ReasoningEvent ReasoningParser "
     "ReasoningParserSpec TextDelta Tool ToolEvent ToolParser ToolParserSpec",

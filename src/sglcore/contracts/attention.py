@@ -19,7 +19,8 @@ class AttentionSpec(Spec):
 
     platforms: device types; dtypes: of queries, torch's names; head_dims; page_sizes: empty means any.
     kv_dtypes: dtypes of the pool, beside the compute type, that it writes and reads; empty means that none.
-    sliding_window, soft_cap, sinks, mla: what a model may need of it.
+    sliding_window, soft_cap, sinks, mla: what a model may need of it; with mla it is a `LatentBackend` too.
+    latent_dims: values of a latent with its rotary part that it serves, where `mla`; empty means any.
     prefill, decode, mixed: steps that hold only prompts, only single tokens, or both at once.
     graph_safe: may be captured. batch_invariant: a row's result does not depend on its batch.
     tensor_parallel: right on a rank's share of the heads. rope_write: is a `RopeWriter` too.
@@ -36,6 +37,7 @@ class AttentionSpec(Spec):
     soft_cap: bool = False
     sinks: bool = False
     mla: bool = False
+    latent_dims: tuple[int, ...] = ()
     prefill: bool = True
     decode: bool = True
     mixed: bool = True
@@ -75,6 +77,10 @@ class KVView(Protocol):
 
     def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(keys, values) of a layer, each [pages, page_size, kv_heads, head_dim]; the real memory, not a copy."""
+        ...
+
+    def latent(self, index: int) -> torch.Tensor:
+        """Of a layer whose group is of kind "latent": [pages, page_size, 1, head_dim]; the real memory, not a copy."""
         ...
 
 
@@ -147,6 +153,43 @@ class RopeWriter(Protocol):
         is the layer's no more until `attend` has returned. cos, sin: as for `rope`.
         q_norm, k_norm [head_dim]: weights of a root-mean-square norm over each head before the rotation, with `eps`.
         Returns the rotated queries [tokens, heads, head_dim], a new tensor; keys and values are in the pool.
+        """
+        ...
+
+
+class LatentBackend(Protocol):
+    """What a backend has beside `AttentionBackend` whose Spec declares `mla`; called as that is.
+
+    Multi-head latent attention in its absorbed form (DeepSeek-V2, arXiv:2405.04434): one vector a token, which all
+    heads share, is cached in place of keys and values, in a group of kind "latent". Its first `rank` values are the
+    latent, key and value at once; the others are the rotary part of the key. The layer has multiplied the projections
+    that lead out of the latent into queries and results (`sglcore.layers.LatentAttention`).
+
+    As exact as `AttentionBackend` is, for the same steps.
+    """
+
+    def write_latent(self, layer: int, latent: torch.Tensor, rope: torch.Tensor, kv: KVView, meta: Any) -> None:
+        """Store latent [tokens, rank] and rope [tokens, rope_dim], side by side, at the new tokens' slots.
+
+        Both in the compute dtype, any stride of tokens, rope rotated. Other slots stay.
+        """
+        ...
+
+    def attend_latent(
+        self,
+        layer: int,
+        q_latent: torch.Tensor,
+        q_rope: torch.Tensor,
+        kv: KVView,
+        meta: Any,
+        *,
+        scale: float,
+    ) -> torch.Tensor:
+        """q_latent [tokens, heads, rank], q_rope [tokens, heads, rope_dim] -> [tokens, heads, rank].
+
+        After `write_latent` of the same layer. A score is scale * (q_latent . latent + q_rope . rope), softmax in
+        float32; the result is the weighted sum of latents, a new tensor in the dtype of q_latent. Queries may have any
+        stride of tokens and heads, and stay as they are.
         """
         ...
 

@@ -49,14 +49,16 @@ class ModelSpec(Spec):
 class KVGroup:
     """Layers that share page numbers: same kind of cache, same page table.
 
-    kind: "full" keeps every position, "window" the last `window` ones, "state" one page a row.
-    kv_heads: of this rank. head_dim: values in a key or value of one head.
+    kind: "full" keeps every position, "window" the last `window` ones, "state" one page a row, "latent" every position
+        as one vector for all heads in place of keys and values: its model needs "mla", see `LatentBackend`.
+    kv_heads: of this rank, 1 of kind "latent". head_dim: values in a key or value of one head; of kind "latent" in a
+        latent with its rotary part.
     window: positions that are kept, of kind "window" only; 0 otherwise.
 
-    num_layers x 2 x page_size x kv_heads x head_dim values make one page.
+    num_layers x 2 x page_size x kv_heads x head_dim values make one page, half of that of kind "latent".
     """
 
-    kind: Literal["full", "window", "state"] = "full"
+    kind: Literal["full", "window", "state", "latent"] = "full"
     layers: tuple[int, ...] = ()  # attention layer indices
     kv_heads: int = 1
     head_dim: int = 64
@@ -64,7 +66,8 @@ class KVGroup:
 
     def bytes_per_token(self, element_size: int) -> int:
         """Bytes that one token takes in this group."""
-        return len(self.layers) * 2 * self.kv_heads * self.head_dim * element_size
+        vectors = 1 if self.kind == "latent" else 2
+        return len(self.layers) * vectors * self.kv_heads * self.head_dim * element_size
 
 
 @dataclass(frozen=True, kw_only=True)

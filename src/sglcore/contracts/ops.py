@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from sglcore.contracts.spec import Spec, optional
+from sglcore.contracts.spec import Spec
 
 if TYPE_CHECKING:
     import torch
@@ -37,10 +37,13 @@ class LinearOp(Protocol):
         """x [tokens, in] contiguous, compute dtype -> [tokens, out], a new tensor."""
         ...
 
-    @optional
+
+class WritingLinear(LinearOp, Protocol):
+    """What a `LinearOp` may be beside: one that spares a copy where the place of the result is known before."""
+
     def into(self, x: torch.Tensor, out: torch.Tensor) -> None:
         """The same written to `out` [tokens, out] contiguous, of the dtype of x."""
-        out.copy_(self(x))
+        ...
 
 
 class Ops(Protocol):
@@ -108,6 +111,27 @@ class FusedOps(Protocol):
         logits float32 [rows, vocab]; temperature float32, 0 for greedy (then `argmax`); seed, position int64; min_p
         float32, 0 for none, all [rows]. Scores are logits / temperature plus Gumbel noise of (seed, position, token),
         the very numbers of `sglcore.layers.reference.gumbel`.
+        """
+        ...
+
+    def penalise(
+        self,
+        logits: torch.Tensor,
+        places: torch.Tensor,
+        rules: torch.Tensor,
+        counts: torch.Tensor,
+        prompt: torch.Tensor,
+        bias: torch.Tensor,
+    ) -> None:
+        """Penalties and biases of n rows of logits, float32 [rows, vocab], in place; rows that are not named stay.
+
+        places int64 [3, n]: of each row its index in the logits, none twice, its slot in `counts` and `prompt`, and its
+        slot in `bias`; slot 0 of each table holds zeros. rules float32 [n, 3]: the penalties for frequency and for
+        presence, and that for repetition. counts int32 [slots, vocab]: how often the row has generated a token; prompt
+        bool [slots, vocab]: whether its prompt has it; bias float32 [bias slots, vocab].
+
+        The logit of a token in prompt or output is divided by `repetition` where it is above 0, else multiplied by it;
+        then less count * frequency, less presence where the count is not 0, plus bias, each rounded to float32.
         """
         ...
 

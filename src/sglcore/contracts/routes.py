@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from sglcore.config import ServerConfig
 from sglcore.contracts.services import ChatService, EngineClient, HttpService, TextService
 from sglcore.contracts.spec import Spec
+from sglcore.server_config import ServerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,7 @@ class RouteEntry:
     on_error: writes whatever was raised for this route (a wrong key, a malformed body, the endpoint's own RequestError)
         in the dialect's shape; None: as OpenAI's errors. It must not raise.
     key_header: a header that may hold the key as well, bare, where the dialect's clients send one, as `x-api-key`.
+    doc: what `/openapi.json` says of the route; None: it is left out there.
     """
 
     path: str
@@ -40,6 +41,35 @@ class RouteEntry:
     tier: Literal["public", "user", "admin"]
     on_error: Callable[[Problem], Any] | None = None  # -> Starlette Response
     key_header: str = ""
+    doc: RouteDoc | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouteDoc:
+    """What the API's document (OpenAPI 3.2) says of a route, beside what its RouteEntry tells.
+
+    A *shape* is a type that msgspec can describe (a Struct, `list[int]`), a JSON schema as a dict, or a tuple of such
+    for one of them. Types must be importable without torch. Statuses that follow from the entry (a wrong key, a
+    malformed body, an unknown path) are added by themselves.
+    summary: one line without a full stop; "" for the first line of the endpoint's docstring. description: Markdown.
+    tag: the heading that it stands under, as the dialect's name. body: shape of the JSON body, None where none is read.
+    body_optional: it may be left out. example: a body that is answered with success by any model. query: a Struct whose
+        fields are the query's parameters.
+    answers: by status, what a media type holds; {} for an empty body. Of text/event-stream and application/x-ndjson it
+        is the shape of one event's data, or of one line; data that is no JSON but a fixed text is {"const": text}.
+    refusals: statuses of errors that the endpoint raises itself. error: shape of error bodies; None: as OpenAI's.
+    """
+
+    summary: str = ""
+    description: str = ""
+    tag: str = ""
+    body: Any = None
+    body_optional: bool = False
+    example: Any = None
+    query: Any = None
+    answers: Mapping[int, Mapping[str, Any]] = field(default_factory=lambda: {200: {}})
+    refusals: tuple[int, ...] = ()
+    error: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +99,7 @@ class ModelInfo:
     vocab_size: int  # ids are below it
     created: int  # unix seconds
     sampling_defaults: dict[str, Any]  # from generation_config.json, native names
+    model_type: str = ""  # from config.json
 
 
 class RouteContext(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -51,7 +51,7 @@ class EngineClient(Protocol):
 class Detokenizer(Protocol):
     """Text of one branch, in order. What it holds back comes with a later `push` or with `finish`."""
 
-    def push(self, ids: Iterable[int]) -> str:
+    def push(self, ids: Sequence[int]) -> str:
         """Take the next token ids; return the text that is now certain."""
         ...
 
@@ -181,6 +181,14 @@ class ChatService(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Media:
+    """What was fetched. type: the media type as its server named it, without parameters; not to be relied on."""
+
+    data: bytes
+    type: str
+
+
 class HttpService(Protocol):
     """What an endpoint needs of HTTP beyond Starlette, with the server's own bounds and deadlines."""
 
@@ -189,6 +197,14 @@ class HttpService(Protocol):
 
         A header that names the tenant (`x-tenant`) comes as the field `tenant`, which `ChatService.begin` takes. Raises
         RequestError 413 or 400; a client that has gone ends the endpoint.
+        """
+        ...
+
+    async def fetch(self, url: str, *, param: str) -> Media:
+        """What a request names by URL, as an image's address; `param` names the field in errors.
+
+        Off unless the operator has let hosts in (`--allowed-media-domains`); never by another way than this one.
+        Raises RequestError 400.
         """
         ...
 

@@ -18,11 +18,10 @@ from sglcore.engine.recovery import Opened, Recovery
 from sglcore.engine.replay import CLEARED, Record
 from sglcore.errors import EngineDead, RequestError
 from sglcore.request import FinishReason, GenerateRequest, RequestOutput
+from sglcore.text.backlog import Backlog
 
 # A call the engine does not answer for this long means that it hangs.
 CALL_TIMEOUT = 60.0
-
-Queue = asyncio.Queue[list[RequestOutput]]
 
 
 class Stream:
@@ -31,12 +30,12 @@ class Stream:
     `submitted`: to the engine of now; `suspect`: to the one before.
     """
 
-    __slots__ = ("queue", "record", "submitted", "suspect")
+    __slots__ = ("backlog", "record", "submitted", "suspect")
 
     def __init__(self, record: Record) -> None:
         self.record = record
         self.submitted = self.suspect = False
-        self.queue: Queue = asyncio.Queue()
+        self.backlog = Backlog()
 
 
 class ZmqClient:
@@ -100,10 +99,14 @@ class ZmqClient:
         try:
             await self._begin(request)
             while left:
-                outputs = await stream.queue.get()
-                left -= sum(out.finish is not None for out in outputs)
-                self._raise_failure(outputs)
-                taken += sum(len(out.token_ids) for out in outputs)
+                outputs = await stream.backlog.take()
+                if not outputs:
+                    raise EngineDead(self._dead or "")
+                for out in outputs:
+                    taken += len(out.token_ids)
+                    if out.finish is not None:
+                        left -= 1
+                        _raise_failure(out.finish)
                 yield outputs
         finally:
             del self._streams[request.rid]
@@ -214,7 +217,7 @@ class ZmqClient:
         """There will be no engine again: every open request and call ends with EngineDead, and so do later ones."""
         self._dead = reason
         for stream in self._streams.values():
-            stream.queue.put_nowait([])
+            stream.backlog.close()
         for future in self._replies.values():
             if not future.done():
                 future.set_exception(EngineDead(reason))
@@ -248,17 +251,7 @@ class ZmqClient:
 
     def _end(self, rid: str, finish: FinishReason) -> None:
         if rid in self._streams:
-            self._streams[rid].queue.put_nowait([RequestOutput(rid, 0, [], finish)])
-
-    def _raise_failure(self, outputs: list[RequestOutput]) -> None:
-        if self._dead is not None and not outputs:
-            raise EngineDead(self._dead)
-        for out in outputs:
-            if out.finish is not None and out.finish.type == "error":
-                f = out.finish
-                raise RequestError(
-                    f.message, param=f.param, code=f.code, status=f.status or 500, retry_after=f.retry_after
-                )
+            self._streams[rid].backlog.put(RequestOutput(rid, 0, [], finish))
 
     async def _ask(self, message: Any) -> Any:
         if self._suspended and self._dead is None:
@@ -316,25 +309,25 @@ class ZmqClient:
             future.set_result(message)
 
     def _dispatch(self, outputs: list[RequestOutput]) -> None:
-        by_rid: dict[str, list[RequestOutput]] = {}
+        examining = self._recovery.active
         for out in outputs:
-            by_rid.setdefault(out.rid, []).append(out)
-        for rid, batch in by_rid.items():
-            stream = self._streams.get(rid)
-            if stream is None:
-                continue
-            record = stream.record
-            fresh = [out for out in batch if out.epoch == record.epoch]
-            for out in fresh:
-                record.take(out)
-            if fresh:
-                stream.queue.put_nowait(fresh)
-                self._examine(rid, record)
+            stream = self._streams.get(out.rid)
+            if stream is not None and out.epoch == stream.record.epoch:
+                stream.record.take(out)
+                stream.backlog.put(out)
+                if examining:
+                    self._examine(out.rid, stream.record)
 
     def _examine(self, rid: str, record: Record) -> None:
         settled = record.deliveries >= CLEARED or len(record.ended) == record.request.n
         if settled and self._recovery.active:
             self._recovery.cleared(self, rid)
+
+
+def _raise_failure(finish: FinishReason) -> None:
+    if finish.type == "error":
+        f = finish
+        raise RequestError(f.message, param=f.param, code=f.code, status=f.status or 500, retry_after=f.retry_after)
 
 
 def _restarting() -> RequestError:

@@ -70,6 +70,9 @@ def geometry(loaded: Loaded, config: EngineConfig, make_runner: MakeRunner) -> G
             f"{tokens} tokens of KV cache need {tokens * per_token / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free.",
             remedy="Lower --max-total-tokens.",
         )
+    if loaded.kv_dtype.itemsize == 1:
+        kept = "Keys and values are kept in %s: by the scales of the checkpoint where it holds some, else by 1.0"
+        log.warning(kept, loaded.decision.kv_dtype)
     pages = tokens // empty.page_size
     if pages < 2:
         raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from sglcore.engine.engine import Engine, Observers
@@ -12,7 +13,7 @@ from sglcore.errors import RequestError
 from sglcore.isolation import Hooks
 from sglcore.request import FinishReason, GenerateRequest, RequestOutput
 
-PREPARE_EVERY = 16  # steps between two pieces of preparation while there is work
+PREPARE_EVERY = 32  # steps between two pieces of preparation while there is work
 
 
 class EnginePort(Protocol):
@@ -36,7 +37,15 @@ class EnginePort(Protocol):
 class EngineLoop:
     """Drives one engine for the clients of one port. Blocks when there is nothing to do."""
 
-    def __init__(self, engine: Engine, port: EnginePort, hooks: Hooks, info: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        port: EnginePort,
+        hooks: Hooks,
+        info: Mapping[str, Any],
+        calls: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
+    ) -> None:
+        """`calls`: further control calls, by name."""
         self.engine = engine
         self.port = port
         self.info = info
@@ -59,6 +68,7 @@ class EngineLoop:
             "close_session": engine.close_session,
             "restore_session": engine.restore_session,
             "leave": self._leave,
+            **calls,
         }
 
     def run(self) -> None:

@@ -18,13 +18,15 @@ Meta = tuple[AttentionBackend, Any]  # who planned the step, and what it planned
 
 
 class SplitAttention:
-    """Implements `contracts.AttentionBackend`; also `RopeWriter` and `GraphBackend` as far as its two halves do."""
+    """Implements `contracts.AttentionBackend`; also its optional companions, as far as the two halves do."""
 
     def __init__(self, prefill: AttentionBackend, decode: AttentionBackend) -> None:
         self.prefill = prefill
         self.decode = decode
         if hasattr(prefill, "rope_write") and hasattr(decode, "rope_write"):
             self.rope_write = self._rope_write
+        if hasattr(prefill, "attend_latent") and hasattr(decode, "attend_latent"):
+            self.write_latent, self.attend_latent = self._write_latent, self._attend_latent
         if hasattr(decode, "refresh"):  # only decoding steps are captured
             self.refresh = self._refresh
 
@@ -48,6 +50,14 @@ class SplitAttention:
     ) -> Any:
         own: Any = meta[0]
         return own.rope_write(layer, qkv, cos, sin, heads, kv, meta[1], **how)
+
+    def _write_latent(self, layer: int, latent: Any, rope: Any, kv: KVView, meta: Meta) -> None:
+        own: Any = meta[0]
+        own.write_latent(layer, latent, rope, kv, meta[1])
+
+    def _attend_latent(self, layer: int, q: Any, q_rope: Any, kv: KVView, meta: Meta, *, scale: float) -> Any:
+        own: Any = meta[0]
+        return own.attend_latent(layer, q, q_rope, kv, meta[1], scale=scale)
 
     def _refresh(self, meta: Meta, batches: tuple[AttentionBatch, ...]) -> None:
         cast("GraphBackend", meta[0]).refresh(meta[1], batches)

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import msgspec
@@ -25,16 +26,17 @@ class Start(msgspec.Struct, frozen=True):
     digest: str
     address: str
     black_box: str
+    calls: str = ""  # "module:function" of the face: (engine) -> further control calls, by name
 
 
 class EngineProcess:
     """The parent's handle on one engine process."""
 
-    def __init__(self, config: EngineConfig, path: Path, plan: PluginPlan) -> None:
+    def __init__(self, config: EngineConfig, path: Path, plan: PluginPlan, calls: str = "") -> None:
         self._folder = tempfile.mkdtemp(prefix="sglcore-")  # mode 0700: only this user may connect
         self.address = f"ipc://{self._folder}/engine"
         self.black_box = Path(self._folder) / "black-box"
-        start = Start(config, str(path), plan, plan.digest, self.address, str(self.black_box))
+        start = Start(config, str(path), plan, plan.digest, self.address, str(self.black_box), calls)
         self._child = Child("sglcore.engine.workers", start)
 
     @property
@@ -81,7 +83,8 @@ def _run(start: Start, say: Say) -> None:
         engine = built.engine
         box = BlackBox(Path(start.black_box), engine.scheduler.rows.size)
         engine.executor = RecordedExecutor(engine.executor, box, engine.scheduler.seated)
-        loop = EngineLoop(engine, port, plugins.hooks, built.info)
+        calls = resolve_name(start.calls)(engine) if start.calls else {}
+        loop = EngineLoop(engine, port, plugins.hooks, built.info, calls)
         say(Ready(built.info))
         Watchdog(loop, say, start.config.watchdog_timeout).start()
         loop.run()

@@ -17,8 +17,8 @@ from sglcore.errors import ConfigError
 
 SHOWN = 5  # names listed in an error
 
-# As vLLM's and SGLang's dummy weights are spread, so that figures can be held against theirs: what a GPU draws, and with
-# it its clock, depends on the values it multiplies.
+# As vLLM's and SGLang's dummy weights are spread, so that figures can be held against theirs: what a GPU draws, and
+# with it its clock, depends on the values it multiplies.
 SPREAD = 1e-3
 
 
@@ -30,6 +30,7 @@ class Slot:
     mean: what dummy values scatter around (1 for norm weights). dtype: what the checkpoint must hold; None takes any.
     span: (lowest, highest) of dummy values, where they may not scatter freely.
     stands_for: names of the slots that this one fills at once, where a checkpoint holds their tensors as one.
+    optional: a checkpoint may lack it, and dummy weights do.
     """
 
     shape: tuple[int, ...]
@@ -38,6 +39,7 @@ class Slot:
     dtype: torch.dtype | None = None
     span: tuple[float, float] | None = None
     stands_for: tuple[str, ...] = ()
+    optional: bool = False
 
 
 def load(tensors: Iterable[tuple[str, torch.Tensor]], slots: dict[str, Slot], *, ignore: tuple[str, ...] = ()) -> None:
@@ -60,8 +62,9 @@ def load(tensors: Iterable[tuple[str, torch.Tensor]], slots: dict[str, Slot], *,
         filled.update(slot.stands_for)
         del tensor
     if missing := _missing(slots, filled):
+        needed = sum(not slot.optional for slot in slots.values())
         raise ConfigError(
-            f"The checkpoint lacks {len(missing)} of the {len(slots)} tensors that its config.json asks for: "
+            f"The checkpoint lacks {len(missing)} of the {needed} tensors that its config.json asks for: "
             f"{_list(missing)}.",
             remedy="Check that every file of the checkpoint is there and that config.json belongs to it.",
         )
@@ -76,7 +79,7 @@ def load_dummy(
     GPU draws its own in seconds where the CPU takes minutes.
     """
     generator = torch.Generator(device or "cpu").manual_seed(seed)
-    for name in sorted(name for name, slot in slots.items() if not slot.stands_for):
+    for name in sorted(name for name, slot in slots.items() if not slot.stands_for and not slot.optional):
         slots[name].put(_dummy(slots[name], spread, generator))
 
 
@@ -108,7 +111,9 @@ def _missing(slots: dict[str, Slot], filled: set[str]) -> list[str]:
     whole = {name for name, slot in slots.items() if slot.stands_for and filled.isdisjoint(slot.stands_for)}
     told = {part for name in whole for part in slots[name].stands_for}
     return [
-        name for name, slot in slots.items() if name in whole or not (name in filled or name in told or slot.stands_for)
+        name
+        for name, slot in slots.items()
+        if name in whole or not (name in filled or name in told or slot.stands_for or slot.optional)
     ]
 
 
@@ -118,7 +123,8 @@ def _check(name: str, tensor: torch.Tensor, slot: Slot, filled: set[str]) -> Non
             f"The checkpoint holds the tensor {name} twice.",
             remedy="Remove the stray weight file from the model directory.",
         )
-    if tuple(tensor.shape) != slot.shape:
+    alone = not slot.shape and tensor.numel() == 1  # one number is written as [] or as [1]
+    if tuple(tensor.shape) != slot.shape and not alone:
         raise ConfigError(
             f"The tensor {name} has shape {list(tensor.shape)} in the checkpoint; config.json asks for "
             f"{list(slot.shape)}.",

@@ -100,6 +100,35 @@ def draw(
     return torch.where(hot, noisy.argmax(-1), logits.argmax(-1)), torch.isfinite(logits).all(-1)
 
 
+def penalise(
+    logits: torch.Tensor,
+    places: torch.Tensor,
+    rules: torch.Tensor,
+    counts: torch.Tensor,
+    prompt: torch.Tensor,
+    bias: torch.Tensor,
+) -> None:
+    """See `contracts.ops.FusedOps.penalise`: repetition, frequency, presence and bias of the rows at `places`."""
+    for (row, slot, biased), (frequency, presence, repetition) in zip(places.t().tolist(), rules, strict=True):
+        line, count = logits[row], counts[slot]
+        seen = prompt[slot] | (count > 0)
+        line[seen] = torch.where(line > 0, line / repetition, line * repetition)[seen]
+        line -= count * frequency
+        line -= (count > 0) * presence
+        line += bias[biased]
+
+
+def narrowed(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """x in `dtype`, as keys and values are written to a cache: in eight bits what is past the range becomes its end.
+
+    NaN stays NaN. Without the bound torch makes infinity of it, or NaN where the type has no infinity.
+    """
+    if dtype.itemsize > 1:
+        return x.to(dtype)
+    most = torch.finfo(dtype).max
+    return x.clamp(-most, most).to(dtype)
+
+
 def gumbel(seed: torch.Tensor, position: torch.Tensor, vocab: int) -> torch.Tensor:
     """Standard Gumbel noise float32 [rows, vocab] of int64 seeds and positions [rows]; counter-based."""
     return gumbel_at(seed, position, torch.arange(vocab, device=seed.device).expand(len(seed), vocab))

@@ -28,9 +28,13 @@ class KVPool:
         import torch
 
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._latents: dict[int, torch.Tensor] = {}
         for group, count in zip(groups, pages, strict=True):
             shape = (count + 1, page_size, group.kv_heads, group.head_dim)
             for layer in group.layers:
+                if group.kind == "latent":
+                    self._latents[layer] = torch.empty(shape, dtype=dtype, device=device)
+                    continue
                 self._layers[layer] = (
                     torch.empty(shape, dtype=dtype, device=device),
                     torch.empty(shape, dtype=dtype, device=device),
@@ -39,3 +43,7 @@ class KVPool:
     def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(keys, values) of a layer, each [pages + 1, page_size, kv_heads, head_dim]."""
         return self._layers[index]
+
+    def latent(self, index: int) -> torch.Tensor:
+        """Of a layer whose group is of kind "latent", [pages + 1, page_size, 1, head_dim]."""
+        return self._latents[index]

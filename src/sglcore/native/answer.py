@@ -19,9 +19,12 @@ Name = Callable[[int], str]
 
 @dataclass(slots=True)
 class BranchAnswer:
-    """All that one branch has given so far; a native chunk repeats it whole."""
+    """All that one branch has given so far; a chunk repeats it whole, or with `incremental` tells what is new."""
 
     text: str = ""
+    incremental: bool = False
+    weight_version: str = WEIGHT_VERSION
+    tokens: int = 0
     ids: list[int] = field(default_factory=list)
     output_logprobs: list[TokenLogprobs] = field(default_factory=list)
     input_logprobs: list[TokenLogprobs] = field(default_factory=list)
@@ -30,6 +33,9 @@ class BranchAnswer:
 
     def take(self, piece: Piece) -> None:
         """Add what is new."""
+        if self.incremental:
+            self.text, self.ids, self.output_logprobs, self.input_logprobs = "", [], [], []
+        self.tokens += len(piece.token_ids)
         self.text += piece.text
         self.ids += piece.token_ids
         self.output_logprobs += piece.logprobs
@@ -46,13 +52,13 @@ class BranchAnswer:
         piece = self.last
         meta: dict[str, Any] = {
             "id": ask.rid,
-            "finish_reason": finish_reason(piece.finish, len(self.ids)) if piece and piece.finish else None,
+            "finish_reason": finish_reason(piece.finish, self.tokens) if piece and piece.finish else None,
             # of a session's request the engine knows how many there are
             "prompt_tokens": (piece.prompt_tokens if piece else 0) or len(ask.token_ids()),
-            "completion_tokens": len(self.ids),
+            "completion_tokens": self.tokens,
             "cached_tokens": piece.cached_tokens if piece else 0,
             "cache_miss_reason": (CACHE_MISSES[piece.cache_miss] or None) if piece else None,
-            "weight_version": WEIGHT_VERSION,
+            "weight_version": self.weight_version,
             "e2e_latency": time.perf_counter() - started,
         }
         if ask.return_logprob:

@@ -14,9 +14,10 @@ from sglcore.native.answer import WEIGHT_VERSION
 
 SECRET = re.compile(r"key|token$|secret|password|credential", re.IGNORECASE)
 MASK = "********"
+SECRETS = ("api_key", "admin_api_key", "ssl_keyfile_password")
 
 
-def model_info(config: EngineConfig, model: ModelInfo) -> dict[str, Any]:
+def model_info(config: EngineConfig, model: ModelInfo, weight_version: str = WEIGHT_VERSION) -> dict[str, Any]:
     """The body of `/model_info`."""
     return {
         "model_path": model.path,
@@ -25,7 +26,12 @@ def model_info(config: EngineConfig, model: ModelInfo) -> dict[str, Any]:
         "is_generation": True,
         "preferred_sampling_params": None,
         "default_sampling_params": model.sampling_defaults,
-        "weight_version": WEIGHT_VERSION,
+        "weight_version": weight_version,
+        "model_type": model.model_type,
+        "load_format": config.load_format,
+        "tool_call_parser": getattr(config, "tool_call_parser", None),
+        "reasoning_parser": getattr(config, "reasoning_parser", None),
+        "disaggregation_mode": "null",
         "has_image_understanding": False,
         "has_audio_understanding": False,
         "architectures": list(model.architectures),
@@ -37,7 +43,7 @@ def model_info(config: EngineConfig, model: ModelInfo) -> dict[str, Any]:
 def redacted(config: EngineConfig) -> dict[str, Any]:
     """The configuration with everything that looks like a secret masked, in plugins' options as well."""
     plain: dict[str, Any] = msgspec.to_builtins(config)
-    for name in ("api_key", "admin_api_key"):
+    for name in SECRETS:
         if plain.get(name) is not None:
             plain[name] = MASK
     plain["extras"] = _masked(plain.get("extras", {}))

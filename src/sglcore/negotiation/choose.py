@@ -133,9 +133,16 @@ def build_quant(
 def check_attention(spec: AttentionSpec, groups: tuple[KVGroup, ...]) -> None:
     """What the built model really needs, against what the backend declares. Raises ConfigError."""
     for group in groups:
-        if spec.head_dims and group.head_dim not in spec.head_dims:
+        latent = group.kind == "latent"
+        if latent and not spec.mla:
             raise ConfigError(
-                f"Attention backend {spec.name} serves head sizes {spec.head_dims}, the model has {group.head_dim}.",
+                f"Attention backend {spec.name} has no mla, the model caches latents.",
+                remedy="Choose another with --attention-backend.",
+            )
+        served, what = (spec.latent_dims, "latents of") if latent else (spec.head_dims, "head sizes")
+        if served and group.head_dim not in served:
+            raise ConfigError(
+                f"Attention backend {spec.name} serves {what} {served}, the model has {group.head_dim}.",
                 remedy="Choose another with --attention-backend.",
             )
         if group.window and not spec.sliding_window:

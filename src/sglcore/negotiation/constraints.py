@@ -14,7 +14,7 @@ from sglcore.contracts.spec import Spec
 from sglcore.negotiation.demand import Demand
 
 OP_NAMES = ("linear", "embedding", "rms_norm", "add_rms_norm", "silu_mul", "argmax", "rope")
-FUSED_NAMES = ("draw", "moe", "route")  # which a table may lack
+FUSED_NAMES = ("draw", "moe", "penalise", "route")  # which a table may lack
 STEPS = ("prefill", "decode", "mixed")  # a step of the scheduler may be any of them
 
 
@@ -92,6 +92,8 @@ def attention_unmet(spec: AttentionSpec, setting: Setting, needs: tuple[str, ...
     for need in needs:
         if need not in ask.unneeded and not getattr(spec, need, False):
             yield Unmet(need, f"has no {need}")
+    if "mla" in needs:
+        yield from _listed("latent_dims", spec.latent_dims, ask.latent_dim, "serves latents of {}, the model has {}")
     for step in STEPS:
         if not getattr(spec, step):
             yield Unmet(step, f"serves no {step} steps")

@@ -27,8 +27,9 @@ class Demand:
 
     device, attention, decode_attention, quantization: plugins named by flags. dtype, kv_dtype: torch's names, or
     "auto". stored: the checkpoint's type. unneeded: needs of the model family that config.json rules out. quant_method,
-    bits, group_size: of the checkpoint. page_size: 0 for what the platform likes best. features: capabilities that
-    every chosen plugin must have, with the flag that asks.
+    bits, group_size: of the checkpoint. page_size: 0 for what the platform likes best. head_dim, latent_dim: values in
+    a head, in a latent with its rotary part; 0 where config.json does not tell. features: capabilities that every
+    chosen plugin must have, with the flag that asks.
     """
 
     architectures: tuple[str, ...] = ()
@@ -42,6 +43,7 @@ class Demand:
     stored: str = "float32"
     page_size: int = 0
     head_dim: int = 0
+    latent_dim: int = 0
     unneeded: tuple[str, ...] = ()
     moe: bool = False
     quant_method: str = ""
@@ -66,6 +68,7 @@ def demand_of(config: EngineConfig, hf: dict[str, Any]) -> Demand:
         stored=_stored(hf),
         page_size=config.page_size or 0,
         head_dim=_head_dim(text),
+        latent_dim=_latent_dim(text),
         unneeded=tuple(need for need, key in RULED_OUT.items() if key in text and text[key] is None),
         moe=any(_number(text.get(key)) > 1 for key in EXPERTS),
         quant_method=str(quantized.get("quant_method") or ("unnamed" if quantized else "")),
@@ -94,6 +97,12 @@ def _head_dim(text: dict[str, Any]) -> int:
     hidden, heads = _number(text.get("hidden_size")), _number(text.get("num_attention_heads"))
     derived = hidden // heads if heads > 0 and hidden % heads == 0 else 0
     return _number(text.get("head_dim")) or derived
+
+
+def _latent_dim(text: dict[str, Any]) -> int:
+    """Values of a cached latent with its rotary part; 0 where the model has none."""
+    rank = _number(text.get("kv_lora_rank"))
+    return rank + _number(text.get("qk_rope_head_dim")) if rank else 0
 
 
 def _number(value: Any) -> int:

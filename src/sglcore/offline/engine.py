@@ -63,7 +63,7 @@ class Engine:
             chat_template=config.chat_template,
         )
         self.config, self.text, self.model = opened.config, opened.text, opened.model
-        self._interval = config.stream_interval
+        self._interval, self._weight_version = config.stream_interval, config.weight_version
         self._plugins = opened.plugins
         self._thread = thread = EngineThread(opened, lambda: opened.start(tell))
         # at the latest when this object is collected or the interpreter exits
@@ -199,7 +199,7 @@ class Engine:
 
     def get_model_info(self) -> dict[str, Any]:
         """Facts about the model; as `/model_info`."""
-        return facts.model_info(self.config, self.model)
+        return facts.model_info(self.config, self.model, self._weight_version)
 
     @property
     def alive(self) -> bool:
@@ -222,7 +222,8 @@ class Engine:
     def _gathering(self, prompt: Texts, sampling: Sampling, input_ids: Any, stream: bool, options: Any) -> Gathering:
         self._thread.check()
         asks, single = self._calls.requests(prompt, sampling, input_ids, options)
-        return Gathering(asks, self.text, single=single, interval=self._interval if stream else WHOLE)
+        interval = self._interval if stream else WHOLE
+        return Gathering(asks, self.text, single=single, interval=interval, weight_version=self._weight_version)
 
     @contextmanager
     def _asking(self, call: Gathering, box: Box) -> Iterator[None]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from sglcore.cli.flags import ALIASES
 from sglcore.cli.known_flags import check_known
-from sglcore.config import EngineConfig, ServerConfig, build_config
+from sglcore.config import EngineConfig, build_config
 from sglcore.errors import ConfigError
+from sglcore.server_config import ServerConfig
 
 # What only a server can do.
 HTTP_ONLY = {
@@ -20,6 +21,16 @@ HTTP_ONLY = {
     "apis",
     "enable_metrics",
     "drain_timeout",
+    "ssl_keyfile",
+    "ssl_certfile",
+    "ssl_ca_certs",
+    "ssl_keyfile_password",
+    "cors_allow_origins",
+    "allowed_media_domains",
+    "allow_private_media",
+    "incremental_streaming_output",
+    "torch_profiler_dir",
+    "enable_slow_down",
     "tool_call_parser",
     "reasoning_parser",
 }

@@ -45,7 +45,13 @@ class Gathering:
     """
 
     def __init__(
-        self, asks: Sequence[GenerateRequest], text: TextService | None, *, single: bool, interval: int
+        self,
+        asks: Sequence[GenerateRequest],
+        text: TextService | None,
+        *,
+        single: bool,
+        interval: int,
+        weight_version: str,
     ) -> None:
         self.single = single
         self.asks = asks
@@ -55,7 +61,8 @@ class Gathering:
         self._places: list[tuple[Trip, int]] = []  # of each answer: its prompt and branch
         for index, ask in enumerate(asks):
             texts = [BranchText(index, b, text, ask.sampling, interval) for b in range(ask.n)]
-            trip = Trip(ask, len(self._places), texts, [BranchAnswer() for _ in range(ask.n)], ask.n)
+            answers = [BranchAnswer(weight_version=weight_version) for _ in range(ask.n)]
+            trip = Trip(ask, len(self._places), texts, answers, ask.n)
             self._trips[ask.rid] = trip
             self._places += [(trip, branch) for branch in range(ask.n)]
         self._changed: dict[int, None] = {}  # indices of answers, in the order in which they grew

@@ -17,7 +17,7 @@ from sglcore.runner.inputs import InputBuilder, StepTensors
 from sglcore.runner.landing import Landing, Results, wanted_logprobs
 from sglcore.runner.rows import DeviceRows
 from sglcore.runner.sampler import sample
-from sglcore.runner.shaping import Shaping
+from sglcore.runner.shaping import Shaping, penalise
 from sglcore.runner.transfers import transfers
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ class ModelRunner:
         self.group = group
         self.transfers = transfers(launcher, device)
         self.rows = DeviceRows(rows, pages_per_row, groups, device, self.transfers, spare)
-        self.shaping = Shaping(rows, model.vocab_size, eos_ids, device)
+        fused = getattr(ops, "penalise", penalise)
+        self.shaping = Shaping(rows, model.vocab_size, eos_ids, device, self.transfers, fused)
         self.builder = InputBuilder(self.rows, groups, page_size, attention, kv, self.transfers)
         self.graphs: DecodeGraphs | None = None
         if graph_sizes and self.draw is not None:

@@ -2,28 +2,35 @@
 
 State is made when the first request asks for it, on the rank that samples, and holds only the rows that use it. A row
 that takes its seat again (after a retraction) is rebuilt from its tokens. In this order, in place: repetition penalty,
-frequency and presence penalty, bias; then processors, which the engine hands in; then the least length.
+frequency and presence penalty, bias, which are one op; then processors, which the engine hands in; then the least
+length. Nothing here waits for the device.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from sglcore.batch import Batch, RowEntry
 
+if TYPE_CHECKING:
+    from sglcore.runner.transfers import Transfers
+
 
 class Slots:
-    """Seats of a table that grows by doubling; most rows never take one."""
+    """Seats of a table that grows by doubling; most rows never take one. Slot 0 is nobody's and holds zeros."""
 
     def __init__(self, rows: int) -> None:
-        self.of = np.full(rows, -1, dtype=np.int64)  # by row
-        self.size = 0
+        self.of = np.zeros(rows, dtype=np.int64)  # by row
+        self.size = 1
         self._free: list[int] = []
 
     def take(self, row: int) -> int:
         """A slot for `row`; `size` may have grown."""
-        if self.of[row] < 0:
+        if not self.of[row]:
             if not self._free:
                 grown = max(4, 2 * self.size)
                 self._free = list(range(grown - 1, self.size - 1, -1))
@@ -33,83 +40,85 @@ class Slots:
 
     def give(self, row: int) -> None:
         """The row needs none any more. Idempotent."""
-        if self.of[row] >= 0:
+        if self.of[row]:
             self._free.append(int(self.of[row]))
-            self.of[row] = -1
+            self.of[row] = 0
 
 
 class Penalties:
-    """Counts of the tokens generated so far and marks of the prompt's, of the rows with a penalty."""
+    """Counts of the tokens generated so far, marks of the prompt's, and biases, of the rows with any of them."""
 
-    def __init__(self, rows: int, vocab: int, device: torch.device) -> None:
-        self.slots = Slots(rows)
-        self.counts = torch.zeros((0, vocab), dtype=torch.int32, device=device)  # [slots, vocab], of the output
-        self.prompt = torch.zeros((0, vocab), dtype=torch.bool, device=device)  # [slots, vocab]
-        self._frequency, self._presence = np.zeros((2, rows), dtype=np.float32)
-        self._repetition = np.ones(rows, dtype=np.float32)
+    def __init__(self, rows: int, vocab: int, device: torch.device, transfers: Transfers) -> None:
+        self.slots, self.bias_slots = Slots(rows), Slots(rows)
+        self.counts = torch.zeros((1, vocab), dtype=torch.int32, device=device)  # [slots, vocab], of the output
+        self.prompt = torch.zeros((1, vocab), dtype=torch.bool, device=device)  # [slots, vocab]
+        self.bias = torch.zeros((1, vocab), dtype=torch.float32, device=device)  # [bias slots, vocab]
+        self._rules = np.ones((rows, 3), dtype=np.float32)  # frequency, presence, repetition; of rows with a slot
+        self._transfers = transfers
 
     def enter(self, entry: RowEntry) -> None:
         """A row takes its seat, with all its tokens so far."""
-        sampling, row = entry.sampling, entry.row
-        slot = self.slots.take(row)
-        self.counts, self.prompt = _grown(self.counts, self.slots.size), _grown(self.prompt, self.slots.size)
-        tokens = _to(entry.tokens.astype(np.int64), self.counts.device)
-        vocab = self.counts.shape[1]
-        self.counts[slot] = torch.bincount(tokens[entry.prompt :], minlength=vocab).to(torch.int32)
-        self.prompt[slot] = False
-        self.prompt[slot, tokens[: entry.prompt]] = True
-        self._frequency[row], self._presence[row] = sampling.frequency_penalty, sampling.presence_penalty
-        self._repetition[row] = sampling.repetition_penalty
+        sampling, row, send = entry.sampling, entry.row, self._transfers.send
+        if sampling.penalized:
+            slot = self.slots.take(row)
+            self.counts, self.prompt = _grown(self.counts, self.slots.size), _grown(self.prompt, self.slots.size)
+            (tokens,) = send(entry.tokens.astype(np.int64))
+            output = tokens[entry.prompt :]
+            self.counts[slot].zero_().index_add_(0, output, torch.ones_like(output, dtype=torch.int32))
+            self.prompt[slot].zero_().index_fill_(0, tokens[: entry.prompt], True)
+            self._rules[row] = sampling.frequency_penalty, sampling.presence_penalty, sampling.repetition_penalty
+        if bias := sampling.logit_bias:
+            slot = self.bias_slots.take(row)
+            self.bias = _grown(self.bias, self.bias_slots.size)
+            ids, values = send(np.array([*bias], np.int64), np.array([*bias.values()], np.float32))
+            self.bias[slot].zero_().index_copy_(0, ids, values)
 
-    def count(self, rows: np.ndarray, tokens: torch.Tensor) -> None:
-        """`tokens` int64 [n] on the device were sampled by `rows`, each of which has a slot."""
-        slots = _to(self.slots.of[rows], tokens.device)
-        self.counts.index_put_((slots, tokens), torch.ones_like(tokens, dtype=torch.int32), accumulate=True)
+    def leave(self, row: int) -> None:
+        """The row's seat is free. Idempotent."""
+        self.slots.give(row)
+        self.bias_slots.give(row)
 
-    def apply(self, logits: torch.Tensor, index: np.ndarray, rows: np.ndarray) -> None:
-        """Change the logits at `index` (in the batch), those of `rows`."""
-        device = logits.device
-        where, slots = _to(index, device), _to(self.slots.of[rows], device)
-        counts, part = self.counts[slots], logits[where]
-        used = counts > 0
-        repetition = self._repetition[rows]
-        if (repetition != 1).any():
-            scale = _to(repetition, device)[:, None]
-            scaled = torch.where(part > 0, part / scale, part * scale)
-            part = torch.where(used | self.prompt[slots], scaled, part)
-        frequency, presence = self._frequency[rows], self._presence[rows]
-        if frequency.any() or presence.any():
-            part -= counts * _to(frequency, device)[:, None]
-            part -= used * _to(presence, device)[:, None]
-        logits[where] = part
+    def count(self, batch: Batch, tokens: torch.Tensor) -> None:
+        """`tokens` int64 [rows] on the device were sampled."""
+        slots = self.slots.of[batch.rows] * batch.samples
+        if len(index := np.flatnonzero(slots)):
+            where, lines = self._transfers.send(index, slots[index] * self.counts.shape[1])
+            ones = torch.ones_like(lines, dtype=torch.int32)
+            self.counts.view(-1).index_add_(0, lines + tokens[where], ones)
+
+    def arguments(self, batch: Batch) -> list[torch.Tensor]:
+        """What `FusedOps.penalise` takes beside the logits; nothing where no row of the batch has a slot."""
+        slots, biased = self.slots.of[batch.rows], self.bias_slots.of[batch.rows]
+        index = np.flatnonzero((slots | biased) * batch.samples)
+        if not len(index):
+            return []
+        places = np.stack((index, slots[index], biased[index]))
+        return [*self._transfers.send(places, self._rules[batch.rows[index]]), self.counts, self.prompt, self.bias]
 
 
-class Biases:
-    """What is added to a row's logits; [slots, vocab]."""
-
-    def __init__(self, rows: int, vocab: int, device: torch.device) -> None:
-        self.slots = Slots(rows)
-        self.values = torch.zeros((0, vocab), dtype=torch.float32, device=device)
-
-    def enter(self, entry: RowEntry) -> None:
-        """A row takes its seat."""
-        bias = entry.sampling.logit_bias
-        slot = self.slots.take(entry.row)
-        self.values = _grown(self.values, self.slots.size)
-        self.values[slot] = 0
-        ids = torch.tensor(list(bias), dtype=torch.int64, device=self.values.device)
-        self.values[slot, ids] = torch.tensor(list(bias.values()), dtype=torch.float32, device=self.values.device)
-
-    def apply(self, logits: torch.Tensor, index: np.ndarray, rows: np.ndarray) -> None:
-        """Change the logits at `index` (in the batch), those of `rows`."""
-        slots = _to(self.slots.of[rows], logits.device)
-        logits[_to(index, logits.device)] += self.values[slots]
+def penalise(
+    logits: torch.Tensor,
+    places: torch.Tensor,
+    rules: torch.Tensor,
+    counts: torch.Tensor,
+    prompt: torch.Tensor,
+    bias: torch.Tensor,
+) -> None:
+    """See `contracts.ops.FusedOps.penalise`, step by step."""
+    rows, slots, biased = places
+    frequency, presence, repetition = rules.t()[..., None]  # [n, 1] each
+    part, counted = logits[rows], counts[slots]
+    used = counted > 0
+    scaled = torch.where(part > 0, part / repetition, part * repetition)
+    part = torch.where(used | prompt[slots], scaled, part)
+    logits[rows] = part - counted * frequency - used * presence + bias[biased]
 
 
 class LeastLength:
     """Rows that may not end before a position, and the tokens that would end them."""
 
-    def __init__(self, rows: int, eos_ids: tuple[int, ...]) -> None:
+    def __init__(self, rows: int, eos_ids: tuple[int, ...], transfers: Transfers) -> None:
+        self._transfers = transfers
         self.until = np.zeros(rows, dtype=np.int64)  # length of prompt and output from which on the row may end
         self._eos = eos_ids
         self._stops: dict[int, np.ndarray] = {}
@@ -127,18 +136,27 @@ class LeastLength:
     def apply(self, logits: torch.Tensor, index: np.ndarray, rows: np.ndarray) -> None:
         """Forbid the end in the logits at `index` (in the batch), those of `rows`."""
         stops = [self._stops[row] for row in rows.tolist()]
-        where = torch.from_numpy(np.repeat(index, [len(s) for s in stops])).to(logits.device, non_blocking=True)
-        logits[where, _to(np.concatenate(stops), logits.device)] = float("-inf")
+        where, tokens = self._transfers.send(np.repeat(index, [len(s) for s in stops]), np.concatenate(stops))
+        logits[where, tokens] = float("-inf")
 
 
 class Shaping:
-    """The three of them, made when first asked for. A batch without any costs two look-ups."""
+    """Both of them, made when first asked for. A batch without any costs a look-up."""
 
-    def __init__(self, rows: int, vocab: int, eos_ids: tuple[int, ...], device: torch.device) -> None:
-        self._rows, self._vocab, self._device = rows, vocab, device
+    def __init__(
+        self,
+        rows: int,
+        vocab: int,
+        eos_ids: tuple[int, ...],
+        device: torch.device,
+        transfers: Transfers,
+        penalise: Callable[..., None] = penalise,
+    ) -> None:
+        """penalise: as `FusedOps` has it."""
+        self._make = lambda: Penalties(rows, vocab, device, transfers)
+        self._penalise = penalise
         self.penalties: Penalties | None = None
-        self.biases: Biases | None = None
-        self.least = LeastLength(rows, eos_ids)
+        self.least = LeastLength(rows, eos_ids, transfers)
         self._using = np.zeros(rows, dtype=bool)
 
     def seats(self, batch: Batch) -> None:
@@ -158,14 +176,9 @@ class Shaping:
         return bool(self._using.any() and (self._using[batch.rows] & batch.samples).any())
 
     def apply(self, logits: torch.Tensor, batch: Batch) -> None:
-        """Penalties and biases of the rows that sample; `logits` [rows, vocab], in place."""
-        if not self._using.any():
-            return
-        for part in (self.penalties, self.biases):
-            if part is not None:
-                index = np.flatnonzero((part.slots.of[batch.rows] >= 0) & batch.samples)
-                if len(index):
-                    part.apply(logits, index, batch.rows[index])
+        """Penalties and biases of the rows that sample; `logits` float32 [rows, vocab], in place."""
+        if self.penalties is not None and (given := self.penalties.arguments(batch)):
+            self._penalise(logits, *given)
 
     def forbid_end(self, logits: torch.Tensor, batch: Batch) -> None:
         """The least length of the rows that sample; `logits` [rows, vocab], in place."""
@@ -177,34 +190,23 @@ class Shaping:
 
     def sampled(self, batch: Batch, tokens: torch.Tensor) -> None:
         """`tokens` int64 [rows] on the device were sampled: count them where that matters."""
-        if self.penalties is not None and self._using.any():
-            index = np.flatnonzero((self.penalties.slots.of[batch.rows] >= 0) & batch.samples)
-            if len(index):
-                self.penalties.count(batch.rows[index], tokens[_to(index, tokens.device)])
+        if self.penalties is not None:
+            self.penalties.count(batch, tokens)
 
     def _enter(self, entry: RowEntry) -> None:
         sampling = entry.sampling
         self._using[entry.row] = True
-        if sampling.penalized:
-            self.penalties = self.penalties or Penalties(self._rows, self._vocab, self._device)
+        if sampling.penalized or sampling.logit_bias:
+            self.penalties = self.penalties or self._make()
             self.penalties.enter(entry)
-        if sampling.logit_bias:
-            self.biases = self.biases or Biases(self._rows, self._vocab, self._device)
-            self.biases.enter(entry)
         if sampling.min_new_tokens:
             self.least.enter(entry)
 
     def _leave(self, row: int) -> None:
         self._using[row] = False
-        for part in (self.penalties, self.biases):
-            if part is not None:
-                part.slots.give(row)
+        if self.penalties is not None:
+            self.penalties.leave(row)
         self.least.leave(row)
-
-
-def _to(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """On the device, without waiting for it."""
-    return torch.from_numpy(array).to(device, non_blocking=True)
 
 
 def _grown(table: torch.Tensor, size: int) -> torch.Tensor:

@@ -103,6 +103,11 @@ class Scheduler:
     def running(self) -> int:
         return int(self.rows.open.sum())
 
+    def limit(self, limits: Limits) -> None:
+        """Other bounds from now on. Its rules of priority and sessions must be those of before."""
+        self.limits = self.admission.limits = limits
+        self.queue.overtakes, self._planner.chunk = limits.overtakes, limits.chunk
+
     @property
     def _late(self) -> bool:
         return self.deadlines.next is not None and self.deadlines.next <= self.clock()

@@ -22,6 +22,8 @@ from sglcore.server.errors import json_response
 from sglcore.server.face import Face
 from sglcore.server.generation import new_rid
 from sglcore.server.openai import check_extras, check_model, sampling_of, to_ask
+from sglcore.server.openapi_openai import HELLO, OPENAI, ChatChunk, ChatCompletion
+from sglcore.server.openapi_shapes import ASKING, posted
 from sglcore.server.schemas import ChatFields, convert
 from sglcore.server.sse import EventStream
 from sglcore.text.chat_template import RESERVED
@@ -60,7 +62,8 @@ def chat_routes(face: Face) -> list[RouteEntry]:
             return EventStream(answer.events())
         return json_response(await while_connected(request.receive, answer.whole()))
 
-    return [RouteEntry("/v1/chat/completions", chat_completions, ("POST",), "user")]
+    doc = posted(OPENAI, "Answer a chat", ChatFields, ChatCompletion, event=ChatChunk, example=HELLO, refusals=ASKING)
+    return [RouteEntry("/v1/chat/completions", chat_completions, ("POST",), "user", doc=doc)]
 
 
 async def prepare_chat(face: Face, fields: dict[str, Any], prefix: str = "chatcmpl-") -> Chat:

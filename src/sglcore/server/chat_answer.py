@@ -6,15 +6,16 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from sglcore.contracts.parsers import ArgumentsDelta, CallStarted, ReasoningDelta, TextDelta
+from sglcore.contracts.parsers import ArgumentsDelta, CallEnded, CallStarted, ReasoningDelta, TextDelta
 from sglcore.request import FinishReason, GenerateRequest
 from sglcore.server.branch_events import branches_of
 from sglcore.server.branch_parser import Parsing
 from sglcore.server.face import Face
+from sglcore.server.generation import new_rid
 from sglcore.server.openai import finish_fields, openai_body, unix_now
 from sglcore.server.openai_extras import Extras
 from sglcore.server.schemas import ChatFields
-from sglcore.server.sse import event
+from sglcore.server.sse import Frame, event
 from sglcore.server.usage import Usage
 from sglcore.text.branch_text import Piece
 
@@ -28,10 +29,14 @@ class ChatAnswer:
         self._ask = ask
         self._created = unix_now()
         self._usage = Usage([len(ask.token_ids())], cached_details=asked.return_cached_tokens_details)
-        self._extras = Extras(asked, [ask])
+        self._extras = Extras(asked, [ask], face.settings.now.weight_version)
         self._greeted: set[int] = set()
         self._branches = branches_of(parsing, ask.n)
         self._thinks = parsing.reasoning is not None
+        options = asked.stream_options
+        shown = asked.logprobs or asked.return_token_ids or asked.return_meta_info or asked.return_hidden_states
+        self._bare = not (shown or (options and options.continuous_usage_stats))  # no chunk tells more than text
+        self._frames: dict[tuple[int, str], Frame] = {}
 
     async def whole(self) -> dict[str, Any]:
         (pieces,) = await self._face.generation.collect([self._ask])
@@ -69,16 +74,38 @@ class ChatAnswer:
         options = self._asked.stream_options
         async with aclosing(self._face.generation.run([self._ask], stream=True)) as steps:
             async for pieces in steps:
-                chunks = [event(chunk) for piece in pieces for chunk in self._chunks(piece)]
+                chunks = [chunk for piece in pieces for chunk in self._chunks(piece)]
                 if chunks:
                     yield b"".join(chunks)
         if options and options.include_usage:
             await self._count_thoughts()
             yield event(self._body("chat.completion.chunk", []) | {"usage": self._usage.body()})
 
-    def _chunks(self, piece: Piece) -> list[dict[str, Any]]:
+    def _chunks(self, piece: Piece) -> list[bytes]:
+        if self._bare and piece.finish is None and piece.branch in self._greeted:
+            branch = self._branches[piece.branch]
+            if not branch.parsed:
+                return [self._frame(piece.branch, "content").event(piece.text)] if piece.text else []
+            return [self._framed(piece.branch, e) for e in branch.take(piece) if _told(e)]
         self._usage.see(piece)
         self._extras.see(piece)
+        return [event(chunk) for chunk in self._whole_chunks(piece)]
+
+    def _framed(self, branch: int, e: Any) -> bytes:
+        """What `_whole_chunks` makes of an event that has nothing beside it, most of it encoded before."""
+        key = "content" if isinstance(e, TextDelta) else "reasoning_content" if isinstance(e, ReasoningDelta) else ""
+        if not key:
+            return event(self._chunk(branch, _delta(e) or {}))
+        return self._frame(branch, key).event(e.text)
+
+    def _frame(self, branch: int, key: str) -> Frame:
+        frame = self._frames.get((branch, key))
+        if frame is None:
+            mark = new_rid("mark-")
+            frame = self._frames[branch, key] = Frame(self._chunk(branch, {key: mark}), mark)
+        return frame
+
+    def _whole_chunks(self, piece: Piece) -> list[dict[str, Any]]:
         chunks = []
         if piece.branch not in self._greeted:
             self._greeted.add(piece.branch)
@@ -142,6 +169,11 @@ class ChatAnswer:
 def _call(started: CallStarted, arguments: str) -> dict[str, Any]:
     function = {"name": started.name, "arguments": arguments}
     return {"index": started.index, "id": started.id, "type": "function", "function": function}
+
+
+def _told(e: Any) -> bool:
+    """Whether an event makes a delta."""
+    return not isinstance(e, CallEnded)
 
 
 def _texts(events: list[Any], kind: type[TextDelta] | type[ReasoningDelta]) -> str | None:

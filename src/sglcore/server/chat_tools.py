@@ -22,7 +22,7 @@ def shown_tools(face: Face, asked: ChatFields) -> list[dict[str, Any]] | None:
     told from text or the model would never see the tools.
     """
     tools = asked.tools or []
-    functions = [_function(tool, f"tools[{i}]") for i, tool in enumerate(tools)]
+    functions = [checked_function(tool, f"tools[{i}]") for i, tool in enumerate(tools)]
     choice = _choice(asked.tool_choice, {f["name"] for f in functions})
     if not tools or choice == "none":
         return None
@@ -64,7 +64,8 @@ def parsing_of(face: Face, asked: ChatFields, tools: list[dict[str, Any]] | None
     )
 
 
-def _function(tool: dict[str, Any], where: str) -> dict[str, Any]:
+def checked_function(tool: dict[str, Any], where: str) -> dict[str, Any]:
+    """The function of one entry of `tools`; `where` names it in errors. Raises RequestError."""
     function = tool.get("function")
     if tool.get("type", "function") != "function" or not isinstance(function, dict):
         raise RequestError(

@@ -9,12 +9,13 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sglcore.contracts.routes import RouteEntry
+from sglcore.contracts.routes import RouteDoc, RouteEntry
 from sglcore.server import absent
 from sglcore.server.body import read_ask
 from sglcore.server.embeddings import check_input, wrong_kind
 from sglcore.server.face import Face
 from sglcore.server.openai import check_model
+from sglcore.server.openapi_openai import OPENAI
 from sglcore.server.schemas import convert
 
 
@@ -36,4 +37,6 @@ def classify_routes(face: Face) -> list[RouteEntry]:
         check_input(face, asked.input)
         raise wrong_kind(face, "a classification model", "models (classification)")
 
-    return [RouteEntry("/v1/classify", classify, ("POST",), "user")]
+    summary = "Classify texts, which needs a classification model"
+    doc = RouteDoc(summary=summary, tag=OPENAI, body=ClassifyFields, answers={}, refusals=(404,))
+    return [RouteEntry("/v1/classify", classify, ("POST",), "user", doc=doc)]

@@ -21,9 +21,11 @@ from sglcore.server.face import Face
 from sglcore.server.generation import new_rid
 from sglcore.server.openai import check_extras, check_model, finish_fields, openai_body, sampling_of, to_ask, unix_now
 from sglcore.server.openai_extras import Extras
+from sglcore.server.openapi_openai import ONCE, OPENAI, Completion, CompletionChunk
+from sglcore.server.openapi_shapes import ASKING, posted
 from sglcore.server.prompts import is_batch
 from sglcore.server.schemas import CompletionFields, convert
-from sglcore.server.sse import EventStream, event
+from sglcore.server.sse import EventStream, Frame, event
 from sglcore.server.usage import Usage
 from sglcore.text.branch_text import Piece
 
@@ -38,7 +40,10 @@ def completion_routes(face: Face) -> list[RouteEntry]:
             return EventStream(answer.events())
         return json_response(await while_connected(request.receive, answer.whole()))
 
-    return [RouteEntry("/v1/completions", completions, ("POST",), "user")]
+    doc = posted(
+        OPENAI, "Complete a text", CompletionFields, Completion, event=CompletionChunk, example=ONCE, refusals=ASKING
+    )
+    return [RouteEntry("/v1/completions", completions, ("POST",), "user", doc=doc)]
 
 
 async def prepare_completions(
@@ -94,9 +99,14 @@ class CompletionAnswer:
         self._created = unix_now()
         tokens = [len(ask.token_ids()) for ask in asks]
         self._usage = Usage(tokens, cached_details=asked.return_cached_tokens_details)
-        self._extras = Extras(asked, asks)
+        self._extras = Extras(asked, asks, face.settings.now.weight_version)
         self._offsets: dict[int, int] = {}  # choice -> characters of its tokens so far
         self._begun: set[int] = set()
+        options = asked.stream_options
+        shown = asked.logprobs is not None or asked.return_token_ids
+        shown = shown or asked.return_meta_info or asked.return_hidden_states
+        self._bare = not (shown or (options and options.continuous_usage_stats))
+        self._frames: dict[int, Frame] = {}
         self._prompt_logprobs: dict[int, list[TokenLogprobs]] = {}
 
     async def whole(self) -> dict[str, Any]:
@@ -108,22 +118,33 @@ class CompletionAnswer:
         options = self._asked.stream_options
         async with aclosing(self._face.generation.run(self._asks, stream=True)) as steps:
             async for pieces in steps:
-                chunks = [event(self._chunk(piece)) for piece in pieces if self._visible(piece)]
+                chunks = [self._event(piece) for piece in pieces if self._visible(piece)]
                 if chunks:
                     yield b"".join(chunks)
         if options and options.include_usage:
             yield event(self._body([]) | {"usage": self._usage.body()})
 
-    def _chunk(self, piece: Piece) -> dict[str, Any]:
-        body = self._body([self._choice(piece)]) | self._extras.chunk()
+    def _event(self, piece: Piece) -> bytes:
+        if not self._bare or piece.finish is not None or self._is_new(piece):
+            return event(self._chunk(piece))
+        index = self._index(piece)
+        frame = self._frames.get(index)
+        if frame is None:
+            mark = new_rid("mark-")
+            frame = self._frames[index] = Frame(self._chunk(Piece(piece.prompt, piece.branch, mark), seen=True), mark)
+        return frame.event(piece.text)
+
+    def _chunk(self, piece: Piece, *, seen: bool = False) -> dict[str, Any]:
+        body = self._body([self._choice(piece, seen)]) | self._extras.chunk()
         options = self._asked.stream_options
         if options and options.continuous_usage_stats:
             return body | {"usage": self._usage.body()}
         return body | ({"usage": None} if options and options.include_usage else {})
 
-    def _choice(self, piece: Piece) -> dict[str, Any]:
-        self._usage.see(piece)
-        self._extras.see(piece)
+    def _choice(self, piece: Piece, seen: bool = False) -> dict[str, Any]:
+        if not seen:
+            self._usage.see(piece)
+            self._extras.see(piece)
         text, logprobs = piece.text, piece.logprobs
         if piece.input_logprobs:
             self._prompt_logprobs[piece.prompt] = piece.input_logprobs

@@ -18,6 +18,8 @@ from sglcore.server.disconnect import while_connected
 from sglcore.server.errors import json_response
 from sglcore.server.face import Face
 from sglcore.server.generation import new_rid
+from sglcore.server.openapi_control import HEALTH, HEALTH_GENERATE, SERVER, ModelFacts, ServerFacts
+from sglcore.server.openapi_shapes import fetched
 
 HEALTH_SECONDS = 20.0
 INFO_SECONDS = 5.0
@@ -34,8 +36,8 @@ def health_routes(face: Face) -> list[RouteEntry]:
         return Response()
 
     return [
-        RouteEntry("/health", health, ("GET",), "public"),
-        RouteEntry("/health_generate", health_generate, ("GET",), "public"),
+        RouteEntry("/health", health, ("GET",), "public", doc=HEALTH),
+        RouteEntry("/health_generate", health_generate, ("GET",), "public", doc=HEALTH_GENERATE),
     ]
 
 
@@ -56,7 +58,7 @@ async def _generate_one(face: Face) -> None:
 
 def info_routes(face: Face, faults: Faults, plan: str) -> list[RouteEntry]:
     async def model_facts(_: Request) -> Response:
-        return json_response(model_info(face.context.config, face.model))
+        return json_response(model_info(face.context.config, face.model, face.settings.now.weight_version))
 
     async def server_info(_: Request) -> Response:
         engine = await _engine_info(face)
@@ -64,7 +66,9 @@ def info_routes(face: Face, faults: Faults, plan: str) -> list[RouteEntry]:
         counted = await _counted(face, faults)
         return json_response(
             redacted(face.context.config)
+            | face.settings.now.engine
             | {
+                "weight_version": face.settings.now.weight_version,
                 "version": version(),
                 "decisions": decisions,
                 "internal_states": [engine],
@@ -76,8 +80,13 @@ def info_routes(face: Face, faults: Faults, plan: str) -> list[RouteEntry]:
             }
         )
 
-    pairs = (("model_info", model_facts), ("server_info", server_info))
-    return [RouteEntry(f"/{old}{name}", call, ("GET",), "user") for name, call in pairs for old in ("", "get_")]
+    told = (
+        ("model_info", model_facts, fetched(SERVER, "The model", ModelFacts)),
+        ("server_info", server_info, fetched(SERVER, "Configuration and state, secrets masked", ServerFacts)),
+    )
+    return [
+        RouteEntry(f"/{old}{name}", call, ("GET",), "user", doc=doc) for name, call, doc in told for old in ("", "get_")
+    ]
 
 
 async def _counted(face: Face, faults: Faults) -> Counts:

@@ -58,6 +58,11 @@ def summed(parts: Sequence[Counts]) -> Counts:
     return Counts(_families(parts), merged_faults([row for part in parts for row in part.faults]), _ignored(parts))
 
 
+def lasting(counts: Counts) -> Counts:
+    """What remains of a process that has died: without gauges, which tell of now."""
+    return Counts([family for family in counts.families if family.type != "gauge"], counts.faults, counts.ignored)
+
+
 def merged_faults(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row a plugin and place."""
     found: dict[tuple[str, str], dict[str, Any]] = {}

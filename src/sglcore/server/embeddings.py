@@ -9,12 +9,13 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sglcore.contracts.routes import RouteEntry
+from sglcore.contracts.routes import RouteDoc, RouteEntry
 from sglcore.errors import RequestError
 from sglcore.server import absent
 from sglcore.server.body import read_ask
 from sglcore.server.face import Face
 from sglcore.server.openai import check_model
+from sglcore.server.openapi_openai import OPENAI
 from sglcore.server.prompts import is_batch
 from sglcore.server.schemas import MAX_PROMPTS, convert
 
@@ -38,7 +39,9 @@ def embedding_routes(face: Face) -> list[RouteEntry]:
         check_input(face, asked.input)
         raise wrong_kind(face, "an embedding model", "models (embedding)")
 
-    return [RouteEntry("/v1/embeddings", embeddings, ("POST",), "user")]
+    summary = "Embed texts, which needs an embedding model"
+    doc = RouteDoc(summary=summary, tag=OPENAI, body=EmbeddingFields, answers={}, refusals=(404,))
+    return [RouteEntry("/v1/embeddings", embeddings, ("POST",), "user", doc=doc)]
 
 
 def check_input(face: Face, given: str | list[Any]) -> None:

@@ -15,8 +15,11 @@ from sglcore.server.completion_templates import CompletionTemplate, completion_t
 from sglcore.server.counts import Peers
 from sglcore.server.generation import Generation
 from sglcore.server.metrics import ServerMetrics
+from sglcore.server.observed import Observed
+from sglcore.server.parse_offline import OfflineParsers
 from sglcore.server.parsers import AnswerParsers
 from sglcore.server.prompts import Prompts
+from sglcore.server.settings import Settings
 from sglcore.server.tokens import TokenNames
 from sglcore.server.vitals import Vitals
 
@@ -33,6 +36,9 @@ class Face:
     parsers: AnswerParsers
     vitals: Vitals
     processors: Registry[LogitsProcessorSpec]
+    settings: Settings
+    offline_parsers: OfflineParsers
+    observed: Observed
     peers: Peers | None = None
     fim: CompletionTemplate | None = None  # how `suffix` is asked for
 
@@ -41,15 +47,19 @@ class Face:
         """The parts that `context` has, fresh ones in place of those it lacks."""
         # A plain RouteContext, as a dialect's own tests may make it, has neither parsers nor a record of faults.
         faults = getattr(context, "faults", None) or Faults()
-        metrics = getattr(context, "metrics", None) or ServerMetrics(context.model.name, faults)
+        metrics = getattr(context, "metrics", None) or ServerMetrics(context.model.name, faults, context.config)
         parsers = getattr(context, "parsers", None) or AnswerParsers()
         names = TokenNames(context.text)
         vitals = getattr(context, "vitals", None) or Vitals(context.engine)
         processors = getattr(context, "processors", None) or Registry("logits_processors", [])
-        generation, prompts = Generation(context, metrics), Prompts(context)
         peers = getattr(context, "peers", None)
+        settings = getattr(context, "settings", None) or Settings.alone(context.config)
+        offline = getattr(context, "offline_parsers", None) or OfflineParsers(parsers)
         fim = completion_template(context.config.completion_template)
-        return cls(context, generation, metrics, prompts, names, parsers, vitals, processors, peers, fim)
+        observed = Observed(context, settings)
+        generation, prompts = Generation(context, metrics, observed.observers), Prompts(context)
+        kept = (settings, offline, observed, peers, fim)
+        return cls(context, generation, metrics, prompts, names, parsers, vitals, processors, *kept)
 
     def check_processor(self, name: str | None, arguments: Mapping[str, Any] | None, prefix: str = "") -> None:
         """Raises RequestError where no logits processor `name` can be used with these arguments; `prefix` stands before

@@ -12,7 +12,8 @@ from sglcore.contracts.routes import RouteContext
 from sglcore.errors import EngineDead, RequestError
 from sglcore.native.asks import for_engine
 from sglcore.request import GenerateRequest, RequestOutput
-from sglcore.server.metrics import RequestTimer, ServerMetrics
+from sglcore.server.metrics import ServerMetrics
+from sglcore.server.watch import Observer, Watch
 from sglcore.text.branch_text import BranchText, Piece
 
 Pieces = AsyncGenerator[list[Piece], None]
@@ -27,23 +28,30 @@ def new_rid(prefix: str = "") -> str:
 class Generation:
     """Runs requests and owns what is known about those in flight in this process."""
 
-    def __init__(self, context: RouteContext, metrics: ServerMetrics) -> None:
+    def __init__(self, context: RouteContext, metrics: ServerMetrics, observers: Sequence[Observer] = ()) -> None:
         self._engine = context.engine
         self._text = context.text
         self._interval = context.config.stream_interval
         self._metrics = metrics
+        self._observers = observers
         self._in_flight: set[str] = set()
 
-    async def run(self, asks: Sequence[GenerateRequest], *, stream: bool) -> Pieces:
+    def run(self, asks: Sequence[GenerateRequest], *, stream: bool) -> Pieces:
         """Pieces of all `asks` as they come; `Piece.prompt` is the index of its ask. Close it to abort what runs.
 
-        Raises RequestError where the engine refuses one (the others are aborted), EngineDead.
+        Whoever takes slowly gets fewer and longer pieces. Raises RequestError where the engine refuses one (the others
+        are aborted), EngineDead.
         """
         interval = self._interval if stream else 2**31
+        if len(asks) == 1:
+            return self._trip(0, asks[0], interval, [asks[0].rid])
+        return self._several(asks, interval)
+
+    async def _several(self, asks: Sequence[GenerateRequest], interval: int) -> Pieces:
         _check_total(asks)
         with self._claimed([ask.rid for ask in asks]):
-            trips = [self._trip(i, ask, interval) for i, ask in enumerate(asks)]
-            async with aclosing(trips[0] if len(trips) == 1 else merged(trips)) as pieces:
+            trips = [self._trip(i, ask, interval, []) for i, ask in enumerate(asks)]
+            async with aclosing(merged(trips)) as pieces:
                 async for some in pieces:
                     yield some
 
@@ -69,27 +77,35 @@ class Generation:
         finally:
             self._in_flight.difference_update(rids)
 
-    async def _trip(self, index: int, ask: GenerateRequest, interval: int) -> Pieces:
+    async def _trip(self, index: int, ask: GenerateRequest, interval: int, claim: list[str]) -> Pieces:
+        """One request. claim: ids that are taken meanwhile."""
+        _check_total([ask])
         branches = [BranchText(index, b, self._text, ask.sampling, interval) for b in range(ask.n)]
-        timer = self._metrics.begin()
-        aborted, first = True, True
-        try:
-            async with _leaving(self._engine.generate(for_engine(ask))) as steps:
-                async for outputs in steps:
-                    if first and outputs:
-                        timer.prompt(outputs[0].prompt_tokens, outputs[0].cached_tokens)
-                        first = False
-                    pieces = _advance(branches, outputs, timer)
-                    self._end_cut(ask, branches, outputs)
-                    if all(branch.done for branch in branches):
-                        aborted = any(p.finish is not None and p.finish.type == "abort" for p in pieces)
-                        yield pieces
-                        return
-                    if pieces:
-                        yield pieces
-            raise EngineDead("It ended the request without a result.")
-        finally:
-            timer.end(aborted=aborted)
+        left = ask.n
+        with self._claimed(claim):
+            watch = Watch(ask, self._metrics, self._observers)
+            try:
+                async with _leaving(self._engine.generate(for_engine(ask))) as steps:
+                    async for outputs in steps:
+                        watch.step(outputs)
+                        pieces = _advance(branches, outputs)
+                        if pieces and (pieces[0].finish is not None or len(pieces) > 1):
+                            ended = [piece for piece in pieces if piece.finish is not None]
+                            watch.ended(ended)
+                            left -= len(ended)
+                            if ended:
+                                self._end_cut(ask, branches, outputs)
+                            if not left:
+                                yield pieces
+                                return
+                        if pieces:
+                            yield pieces
+                raise EngineDead("It ended the request without a result.")
+            except Exception as error:
+                watch.failed(error)
+                raise
+            finally:
+                watch.over()
 
     def _end_cut(self, ask: GenerateRequest, branches: list[BranchText], outputs: list[RequestOutput]) -> None:
         """Tell the engine of branches that a stop string has cut while others of the request go on."""
@@ -110,13 +126,17 @@ def _check_total(asks: Sequence[GenerateRequest]) -> None:
         )
 
 
-def _advance(branches: list[BranchText], outputs: list[RequestOutput], timer: RequestTimer) -> list[Piece]:
+def _advance(branches: list[BranchText], outputs: list[RequestOutput]) -> list[Piece]:
+    """At most one piece a branch, however many outputs of it have come."""
+    if len(outputs) == 1 and outputs[0].finish is None:  # the common case
+        piece = branches[outputs[0].branch].advance(outputs[0])
+        return [] if piece is None else [piece]
     pieces = []
-    for output in outputs:
+    last = {output.branch: i for i, output in enumerate(outputs)}
+    for i, output in enumerate(outputs):
         if output.finish is not None and output.finish.type == "error":
             raise _failure(output)
-        timer.tokens(output.branch, len(output.token_ids))
-        piece = branches[output.branch].advance(output)
+        piece = branches[output.branch].advance(output, more=last[output.branch] > i)
         if piece is not None:
             pieces.append(piece)
     return pieces

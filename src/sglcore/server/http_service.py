@@ -13,9 +13,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from sglcore.contracts.routes import Problem
+from sglcore.contracts.services import Media
 from sglcore.server.body import ClientGone, read_ask
 from sglcore.server.disconnect import while_connected
 from sglcore.server.errors import problem_of, refusal
+from sglcore.server.http_call import current_call
+from sglcore.server.remote_media import RemoteMedia
 
 log = logging.getLogger("sglcore.server")
 
@@ -52,20 +55,42 @@ class ByteStream(Response):
         self._on_error = on_error
         self._end = end
         self._patience = patience
+        self._since = 0.0  # the loop's time at which the send that is under way began; 0.0: none is
+        self._cut = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with suppress(ClientGone):
             await while_connected(receive, self._stream(scope, receive, send))
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
+        task = asyncio.current_task()
+        assert task is not None
+        patrol = _Patrol(self, task)
+        try:
+            await self._send_all(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._cut:
+                raise
+            task.uncancel()
+            log.warning("A client took nothing of its stream for %.0f s; it is cut off.", self._patience)
+            raise ClientGone from None
+        finally:
+            patrol.end()
+
+    async def _send_all(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started, now = False, asyncio.get_running_loop().time
+        call = current_call()
+        # After the status line middleware has nothing to do with the chunks, and each layer would cost every one.
+        straight = call.send if call is not None else send
         async with aclosing(self._chunks) as chunks:
             try:
                 async for chunk in chunks:
                     if not started:
                         started = True
                         await self._start(send)
-                    await self._send(send, chunk)
+                    self._since = now()
+                    await straight({"type": "http.response.body", "body": chunk, "more_body": True})
+                    self._since = 0.0
                 self.seen(None)
             except ClientGone:
                 raise
@@ -88,23 +113,53 @@ class ByteStream(Response):
             return b""
 
     async def _send(self, send: Send, chunk: bytes, *, more: bool = True) -> None:
-        try:
-            async with asyncio.timeout(self._patience):
-                await send({"type": "http.response.body", "body": chunk, "more_body": more})
-        except TimeoutError:
-            log.warning("A client took nothing of its stream for %.0f s; it is cut off.", self._patience)
-            raise ClientGone from None
+        self._since = asyncio.get_running_loop().time()
+        await send({"type": "http.response.body", "body": chunk, "more_body": more})
+        self._since = 0.0
 
     async def _start(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
 
 
+class _Patrol:
+    """Looks now and then at how long a send has been under way, and cancels the task of one that takes too long.
+
+    A timer for every send would cost more than the send.
+    """
+
+    def __init__(self, stream: ByteStream, task: asyncio.Task[Any]) -> None:
+        self._stream = stream
+        self._task = task
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(stream._patience, self._look)
+
+    def _look(self) -> None:
+        stream = self._stream
+        left = stream._patience - (self._loop.time() - stream._since) if stream._since else stream._patience
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+            return
+        stream._cut = True
+        self._task.cancel()
+
+    def end(self) -> None:
+        """The stream is over."""
+        self._timer.cancel()
+
+
 class Http:
-    """Implements `contracts.services.HttpService`."""
+    """Implements `contracts.services.HttpService`. media: None where no URL is fetched."""
+
+    def __init__(self, media: RemoteMedia | None = None) -> None:
+        self._media = media or RemoteMedia(())
 
     async def read_object(self, request: Request) -> dict[str, Any]:
         """See HttpService."""
-        return await read_ask(request)
+        return await read_ask(request, lenient=True)
+
+    async def fetch(self, url: str, *, param: str) -> Media:
+        """See HttpService."""
+        return await self._media.fetch(url, param=param)
 
     async def while_connected(self, request: Request, work: Coroutine[Any, Any, Any]) -> Any:
         """See HttpService."""

@@ -7,13 +7,13 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from starlette.applications import Starlette
 
-from sglcore.config import EngineConfig, ServerConfig
+from sglcore.config import EngineConfig
 from sglcore.contracts.routes import ModelInfo
 from sglcore.engine.client import ZmqClient
 from sglcore.engine.model_files import (
@@ -28,15 +28,23 @@ from sglcore.engine.phases import Progress
 from sglcore.engine.sampling import sampling_defaults
 from sglcore.engine.supervisor import Supervisor
 from sglcore.engine.workers import EngineProcess
+from sglcore.native.engine_calls import CALLS
 from sglcore.negotiation.decision import line
 from sglcore.plugins import Plugins
 from sglcore.server.app import build_app
 from sglcore.server.context import ServerContext
-from sglcore.server.parsers import TemplateFacts, check_names, load_parsers
+from sglcore.server.cors import check_origins
+from sglcore.server.observed import CrashWitness, check_observed
+from sglcore.server.parse_offline import OfflineParsers
+from sglcore.server.parsers import TemplateFacts, check_names, load_parsers, served_parser
 from sglcore.server.plugin_routes import check_apis, plugin_routes
+from sglcore.server.remote_media import check_domains
 from sglcore.server.run import build_server, listen
+from sglcore.server.settings import Settings, SettingsOwner
+from sglcore.server.tls import check_tls, scheme
 from sglcore.server.vitals import Vitals
 from sglcore.server.workers import ApiWorkers
+from sglcore.server_config import ServerConfig
 from sglcore.text.service import Text
 
 log = logging.getLogger("sglcore.server")
@@ -55,19 +63,23 @@ def serve(
     """
     check_names(config, plugins)
     check_apis(config, plugins)
+    check_tls(config)
+    check_observed(config)
+    check_origins(config.cors_allow_origins)
+    check_domains(config.allowed_media_domains)
     sock = listen(config)
     path = resolve_model(config.model_path, config, plugins)
-    plan, for_engine = plugins.plan(), engine_config(config)
-    engine = Supervisor(lambda: EngineProcess(for_engine, path, plan), config)
-    workers = ApiWorkers(config, path, plan, engine, sock) if config.api_workers > 1 else None
+    plan, for_engine, settings = plugins.plan(), engine_config(config), SettingsOwner(config)
+    engine = Supervisor(lambda: EngineProcess(settings.engine_config(for_engine), path, plan, CALLS), config)
+    workers = ApiWorkers(config, path, plan, engine, sock, settings) if config.api_workers > 1 else None
     try:  # the faces are built while the engine process imports torch
-        run = _in_process(config, path, plugins, engine, sock) if workers is None else workers.run
+        run = _in_process(config, path, plugins, engine, sock, settings) if workers is None else workers.run
         if workers is not None:
             workers.wait_ready()
         info = engine.wait_ready(tell)
         log.info("%s", plugins)
         log.info("Plugins chosen: %s", line(info["decisions"]))
-        on_ready(f"http://{_host(config)}:{sock.getsockname()[1]}", info)
+        on_ready(f"{scheme(config)}://{_host(config)}:{sock.getsockname()[1]}", info)
         run()
     finally:
         if workers is not None:
@@ -77,19 +89,25 @@ def serve(
 
 
 def _in_process(
-    config: ServerConfig, path: Path, plugins: Plugins, engine: Supervisor, sock: socket.socket
+    config: ServerConfig,
+    path: Path,
+    plugins: Plugins,
+    engine: Supervisor,
+    sock: socket.socket,
+    settings: SettingsOwner,
 ) -> Callable[[], None]:
     """The one API worker in this process; returns what serves until a signal, once the engine is ready."""
     client = ZmqClient(engine.address, config.random_seed)
     context = build_context(config, path, plugins, client)
     context.vitals = vitals = Vitals(client, engine)
+    context.settings = Settings.alone(config, settings)
     app = build_app(context, plugin_routes(plugins, context))
     app.router.lifespan_context = _attached(client)
     server = build_server(app, config)
     server.on_term = lambda: drain(vitals, client, config.drain_timeout)
 
     def run() -> None:
-        engine.watch(client)
+        engine.watch(CrashWitness(client, context.face.observed.dumps.crashed))
         server.run(sockets=[sock])
 
     return run
@@ -136,19 +154,17 @@ def build_context(config: ServerConfig, path: Path, plugins: Plugins, client: Zm
         vocab_size=int((hf.get("text_config") or hf).get("vocab_size", 0)),
         created=int(time.time()),
         sampling_defaults=sampling_defaults(config, checkpoint.generation_config),
+        model_type=str(hf.get("model_type", "")),
     )
     facts = None if text is None else TemplateFacts(text.chat_template, text.special_tokens)
     parsers = load_parsers(config, plugins, facts)
     processors = plugins.registry("logits_processors")
+    offline = OfflineParsers(parsers, None if facts is None else partial(served_parser, plugins=plugins, facts=facts))
     return ServerContext(
-        config, client, text, model, parsers, plugins.faults, plugins.plan().digest, processors=processors
+        *(config, client, text, model, parsers, plugins.faults, plugins.plan().digest),
+        processors=processors,
+        offline_parsers=offline,
     )
-
-
-def redacted(config: msgspec.Struct) -> dict[str, Any]:
-    """A config fit to be shown: keys are masked."""
-    values = msgspec.to_builtins(config)
-    return {k: "***" if k.endswith("api_key") and v else v for k, v in values.items()}
 
 
 def _host(config: ServerConfig) -> str:

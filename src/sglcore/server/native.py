@@ -18,6 +18,8 @@ from sglcore.server.errors import json_response
 from sglcore.server.face import Face
 from sglcore.server.generation import new_rid
 from sglcore.server.native_answer import NativeAnswer
+from sglcore.server.openapi_native import GENERATE, SGLANG, Generated
+from sglcore.server.openapi_shapes import ASKING, posted
 from sglcore.server.prompts import is_batch
 from sglcore.server.schemas import NativeFields, convert
 from sglcore.server.sse import EventStream
@@ -32,12 +34,15 @@ def native_routes(face: Face) -> list[RouteEntry]:
             return EventStream(answer.events())
         return json_response(await while_connected(request.receive, answer.whole()))
 
-    return [RouteEntry("/generate", generate, ("POST", "PUT"), "user")]
+    whole = (Generated, list[Generated])
+    doc = posted(SGLANG, "Generate", NativeFields, whole, event=Generated, example=GENERATE, refusals=ASKING)
+    return [RouteEntry("/generate", generate, ("POST", "PUT"), "user", doc=doc)]
 
 
 async def prepare(face: Face, fields: NativeFields) -> NativeAnswer:
     """Check everything and spread lists over the prompts. Raises RequestError."""
-    prompts, single = await _prompts(face, fields)
+    continues = fields.session_params is not None and fields.session_params.rid is not None
+    prompts, single = await prompt_ids(face, fields.text, fields.input_ids, continues=continues)
     rids = request_ids(fields.rid, len(prompts), single, new_rid)
     asks = _asks(face).of(fields, prompts, rids, "input_ids" if fields.text is None else "text")
     return NativeAnswer(face, fields, asks, single and asks[0].n == 1)
@@ -53,16 +58,20 @@ def _asks(face: Face) -> NativeAsks:
     return NativeAsks(face.prompts, face.model.sampling_defaults, face.check_processor, look, need_text)
 
 
-async def _prompts(face: Face, fields: NativeFields) -> tuple[list[list[int]], bool]:
-    """Ids of each prompt, and whether the request was a single one."""
-    if (fields.text is None) == (fields.input_ids is None):
+async def prompt_ids(
+    face: Face, text: str | list[str] | None, input_ids: list[Any] | None, *, continues: bool = False
+) -> tuple[list[list[int]], bool]:
+    """Ids of each prompt, and whether the request was a single one. Raises RequestError.
+
+    continues: a text that goes on from an earlier one gets no special tokens in front.
+    """
+    if (text is None) == (input_ids is None):
         raise RequestError("Give either `text` or `input_ids`, not both and not neither.", param="text")
-    if isinstance(fields.text, str):
-        continues = fields.session_params is not None and fields.session_params.rid is not None
-        return [await face.prompts.encode(fields.text, "text", add_special_tokens=not continues)], True
-    if fields.text is not None:
-        return await face.prompts.ids_of(fields.text, "text"), False
-    ids = fields.input_ids or []
+    if isinstance(text, str):
+        return [await face.prompts.encode(text, "text", add_special_tokens=not continues)], True
+    if text is not None:
+        return await face.prompts.ids_of(text, "text"), False
+    ids = input_ids or []
     if not is_batch(ids):
         return [face.prompts.check_ids(ids, "input_ids")], True
     return await face.prompts.ids_of(ids, "input_ids"), False

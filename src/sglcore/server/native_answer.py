@@ -25,7 +25,11 @@ class NativeAnswer:
         self._single = single
         self._started = time.perf_counter()
         self._first = [sum(ask.n for ask in asks[:i]) for i in range(len(asks))]
-        self._branches = [BranchAnswer() for ask in asks for _ in range(ask.n)]
+        version = face.settings.now.weight_version
+        incremental = fields.stream and face.context.config.incremental_streaming_output
+        self._branches = [
+            BranchAnswer(incremental=incremental, weight_version=version) for ask in asks for _ in range(ask.n)
+        ]
 
     async def whole(self) -> Any:
         for pieces in await self._face.generation.collect(self._asks):

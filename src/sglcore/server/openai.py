@@ -17,6 +17,8 @@ from sglcore.request import FinishReason, GenerateRequest, SamplingParams, pack_
 from sglcore.server.absent import unsupported
 from sglcore.server.errors import json_response
 from sglcore.server.face import Face
+from sglcore.server.openapi_openai import OPENAI, ModelCard, ModelList
+from sglcore.server.openapi_shapes import fetched
 from sglcore.server.schemas import OpenAIFields
 
 
@@ -122,6 +124,12 @@ def model_routes(face: Face) -> list[RouteEntry]:
         return json_response(card())
 
     return [
-        RouteEntry("/v1/models", list_models, ("GET",), "user"),
-        RouteEntry("/v1/models/{model_id:path}", get_model, ("GET",), "user"),
+        RouteEntry("/v1/models", list_models, ("GET",), "user", doc=fetched(OPENAI, "The models", ModelList)),
+        RouteEntry(
+            "/v1/models/{model_id:path}",
+            get_model,
+            ("GET",),
+            "user",
+            doc=fetched(OPENAI, "A model", ModelCard, refusals=(400,)),
+        ),
     ]

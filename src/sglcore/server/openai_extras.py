@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sglcore.native.answer import WEIGHT_VERSION, BranchAnswer
+from sglcore.native.answer import BranchAnswer
 from sglcore.request import GenerateRequest
 from sglcore.server.schemas import OpenAIFields
 from sglcore.text.answer import hidden_shape
@@ -16,16 +16,20 @@ from sglcore.text.branch_text import Piece
 class Extras:
     """Those of one HTTP request. Fields nobody asked for are left out."""
 
-    def __init__(self, asked: OpenAIFields, asks: Sequence[GenerateRequest]) -> None:
+    def __init__(self, asked: OpenAIFields, asks: Sequence[GenerateRequest], weight_version: str) -> None:
         self._asked = asked
         self._asks = asks
+        self._weight_version = weight_version
         self._started = time.perf_counter()
         self._branches: dict[tuple[int, int], BranchAnswer] = {}
 
     def see(self, piece: Piece) -> None:
         """Take a piece; each once, in order."""
         if self._asked.return_meta_info or self._asked.return_hidden_states:
-            self._branches.setdefault((piece.prompt, piece.branch), BranchAnswer()).take(piece)
+            self._branches.setdefault((piece.prompt, piece.branch), self._fresh()).take(piece)
+
+    def _fresh(self) -> BranchAnswer:
+        return BranchAnswer(weight_version=self._weight_version)
 
     def tokens(self, piece: Piece) -> dict[str, Any]:
         """`token_ids` of a piece, for its choice."""
@@ -57,4 +61,4 @@ class Extras:
 
     def body(self) -> dict[str, Any]:
         """What a whole answer carries beside that."""
-        return self.chunk() | {"metadata": {"weight_version": WEIGHT_VERSION}}
+        return self.chunk() | {"metadata": {"weight_version": self._weight_version}}

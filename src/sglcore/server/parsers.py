@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from operator import methodcaller
 from typing import Any
 
-from sglcore.config import ServerConfig
 from sglcore.contracts.parsers import ParseContext, ReasoningParserSpec, ToolParserSpec
 from sglcore.errors import ConfigError, PluginError
 from sglcore.isolation import Breaker
 from sglcore.plugins import Plugins
 from sglcore.registry import Entry, Registry
+from sglcore.server_config import ServerConfig
 
 AUTO = "auto"
 FLAGS = {"tool_parsers": "--tool-call-parser", "reasoning_parsers": "--reasoning-parser"}
@@ -86,7 +86,7 @@ def load_parsers(config: ServerConfig, plugins: Plugins, facts: TemplateFacts | 
                 remedy="Leave one of them out.",
             )
         name = _suited(family, plugins, facts) if name == AUTO else name
-        served[family] = _served(family, name, plugins, facts)
+        served[family] = served_parser(family, name, plugins, facts)
     return AnswerParsers(served.get("tool_parsers"), served.get("reasoning_parsers"))
 
 
@@ -102,7 +102,9 @@ def _named(family: str, name: str, use: Callable[[Registry[Any]], Any], plugins:
         raise PluginError(f"{FLAGS[family]} {name}: {error.message}", remedy=error.remedy) from error
 
 
-def _served(family: str, name: str, plugins: Plugins, facts: TemplateFacts) -> Served:
+def served_parser(family: str, name: str, plugins: Plugins, facts: TemplateFacts) -> Served:
+    """The parser of that name, loaded and tried on nothing. Raises PluginError naming the flag and the distribution."""
+
     def use(registry: Registry[Any]) -> Served:
         entry, spec, make = registry.entry(name), registry.spec(name), registry.factory(name)
         make(ParseContext())

@@ -16,8 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from sglcore.config import ServerConfig
-from sglcore.contracts.routes import Problem, RouteContext, RouteEntry
+from sglcore.contracts.routes import Problem, RouteContext, RouteDoc, RouteEntry
 from sglcore.errors import ConfigError, PluginError, RequestError, SglcoreError
 from sglcore.isolation import Breaker, Faults
 from sglcore.plugins import Plugins
@@ -26,6 +25,7 @@ from sglcore.server.auth import TIERS
 from sglcore.server.body import ClientGone
 from sglcore.server.errors import describe, refusal
 from sglcore.server.http_service import ByteStream
+from sglcore.server_config import ServerConfig
 
 BUILT_IN = ("openai", "native")
 REST = 30.0  # seconds after which a route that was taken out is tried again
@@ -82,7 +82,7 @@ class PluginEndpoint:
     """A plugin's endpoint behind a breaker. on_error: the route's own."""
 
     def __init__(self, endpoint: Any, breaker: Breaker, on_error: Callable[[Problem], Any] | None = None) -> None:
-        self._endpoint = endpoint
+        self._endpoint = self.__wrapped__ = endpoint
         self._on_error = on_error
         self.breaker = breaker
 
@@ -162,6 +162,8 @@ def _problem(route: Any) -> str:
         return f"made the route {route.path} with the methods {methods!r}, not a tuple of names like GET"
     if route.on_error is not None and not callable(route.on_error):
         return f"made the route {route.path} with an on_error that cannot be called"
+    if not isinstance(route.doc, RouteDoc | None):
+        return f"made the route {route.path} with a doc that is no RouteDoc"
     if route.tier not in TIERS:
         return f"made the route {route.path} with the access tier {route.tier!r}, not one of {', '.join(TIERS)}"
     call = route.endpoint if inspect.isfunction(route.endpoint) else getattr(route.endpoint, "__call__", None)  # noqa: B004

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Sequence
 from typing import Any
 
 from sglcore.contracts.routes import RouteContext
@@ -11,6 +13,8 @@ from sglcore.errors import RequestError
 from sglcore.native.limits import PromptLimits
 from sglcore.server.schemas import MAX_PROMPTS
 
+MAX_JOINED = 32 << 20  # characters, or tokens, of one request's prompts where each repeats a part of it
+SLOW_RENDER = 0.05  # CPU seconds; a template that took longer is rendered in a thread from then on
 LONG_TEXT = 20_000  # characters; longer ones are tokenized in a thread, so that other requests go on
 
 
@@ -20,6 +24,7 @@ class Prompts(PromptLimits):
     def __init__(self, context: RouteContext) -> None:
         super().__init__(context.model.context_length, context.model.vocab_size)
         self._text = context.text
+        self._slow_template = False  # it has once held up all others
         template = getattr(context.text, "chat_template", None)
         self._knows_developer = template is None or "developer" in template
 
@@ -71,8 +76,12 @@ class Prompts(PromptLimits):
             messages = [m | {"role": "system"} if m.get("role") == "developer" else m for m in messages]
         parts = [part for message in messages for part in message.values()] + [arguments.get("tools", "")]
         size = sum(len(part if isinstance(part, str) else str(part)) for part in parts)
-        if size <= LONG_TEXT:
-            prompt = self.text.render_chat(messages, **arguments)
+        if size <= LONG_TEXT and not self._slow_template:
+            began = time.thread_time()
+            try:
+                prompt = self.text.render_chat(messages, **arguments)
+            finally:
+                self._slow_template = time.thread_time() - began > SLOW_RENDER
         else:
             prompt = await asyncio.to_thread(self.text.render_chat, messages, **arguments)
         return prompt, await self.encode(prompt, "messages", add_special_tokens=False)
@@ -86,6 +95,17 @@ def _some(ids: list[int], param: str) -> list[int]:
     if not ids:
         raise RequestError(f"`{param}` is empty: it gives no tokens.", param=param, remedy="Send some text.")
     return ids
+
+
+def check_joined(query: Sequence[Any], items: Sequence[Any], param: str) -> None:
+    """Raises RequestError where `query`, put to each of `items`, becomes many times as much as was sent."""
+    total = len(query) * len(items) + sum(map(len, items))
+    if total > MAX_JOINED:
+        raise RequestError(
+            f"The query with each of {len(items)} `{param}` makes a length of {total}, more than {MAX_JOINED}.",
+            param=param,
+            remedy="Send fewer at a time.",
+        )
 
 
 def is_batch(prompt: list[Any]) -> bool:

@@ -22,6 +22,9 @@ from sglcore.server.disconnect import while_connected
 from sglcore.server.errors import json_response
 from sglcore.server.face import Face
 from sglcore.server.openai import check_model
+from sglcore.server.openapi_openai import OPENAI, Ranked
+from sglcore.server.openapi_shapes import ASKING, posted
+from sglcore.server.prompts import check_joined
 from sglcore.server.schemas import MAX_PROMPTS, convert
 from sglcore.server.scoring import JudgeFields, next_logprobs, softmax
 
@@ -46,7 +49,8 @@ def rerank_routes(face: Face) -> list[RouteEntry]:
         _check_judge(face)
         return json_response(await while_connected(request.receive, _ranked(face, asked)))
 
-    return [RouteEntry("/v1/rerank", rerank, ("POST",), "user")]
+    doc = posted(OPENAI, "Order documents by how well they suit a query", RerankFields, list[Ranked], refusals=ASKING)
+    return [RouteEntry("/v1/rerank", rerank, ("POST",), "user", doc=doc)]
 
 
 def is_judge(template: str | None) -> bool:
@@ -71,6 +75,7 @@ def _kind(face: Face) -> str:
 
 
 async def _ranked(face: Face, asked: RerankFields) -> list[dict[str, Any]]:
+    check_joined(asked.query, asked.documents, "documents")
     labels = [_single(face, answer) for answer in ANSWERS]
     prompts = [await _prompt(face, asked, document, i) for i, document in enumerate(asked.documents)]
     found, _ = await next_logprobs(face, asked, prompts, labels, "documents")

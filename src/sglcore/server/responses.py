@@ -11,13 +11,14 @@ from starlette.responses import Response
 
 from sglcore.contracts.routes import Problem, RouteEntry
 from sglcore.errors import RequestError
+from sglcore.server import openapi_responses as docs
 from sglcore.server.body import TENANT_HEADER, read_ask
 from sglcore.server.chat import prompt_ids
 from sglcore.server.disconnect import while_connected
 from sglcore.server.errors import json_response
 from sglcore.server.face import Face
 from sglcore.server.http_service import ByteStream
-from sglcore.server.response_fields import chat_body, in_our_words, read_fields
+from sglcore.server.response_fields import ResponseFields, chat_body, in_our_words, read_fields
 from sglcore.server.response_input import input_items, messages_of, prompt_messages
 from sglcore.server.response_run import BUSY, Making, ResponseRuns
 from sglcore.server.response_store import LocalResponses, ResponseStore
@@ -32,12 +33,12 @@ def response_routes(face: Face) -> list[RouteEntry]:
     routes = ResponseRoutes(face, ResponseRuns(face, store or LocalResponses(face.context.config.response_store_size)))
     at = "/v1/responses"
     return [
-        RouteEntry(at, routes.create, ("POST",), "user"),
-        RouteEntry(f"{at}/input_tokens", routes.count, ("POST",), "user"),
-        RouteEntry(f"{at}/{{response_id}}", routes.retrieve, ("GET",), "user"),
-        RouteEntry(f"{at}/{{response_id}}", routes.delete, ("DELETE",), "user"),
-        RouteEntry(f"{at}/{{response_id}}/cancel", routes.cancel, ("POST",), "user"),
-        RouteEntry(f"{at}/{{response_id}}/input_items", routes.items, ("GET",), "user"),
+        RouteEntry(at, routes.create, ("POST",), "user", doc=docs.create(ResponseFields)),
+        RouteEntry(f"{at}/input_tokens", routes.count, ("POST",), "user", doc=docs.count(ResponseFields)),
+        RouteEntry(f"{at}/{{response_id}}", routes.retrieve, ("GET",), "user", doc=docs.RETRIEVE),
+        RouteEntry(f"{at}/{{response_id}}", routes.delete, ("DELETE",), "user", doc=docs.DELETE),
+        RouteEntry(f"{at}/{{response_id}}/cancel", routes.cancel, ("POST",), "user", doc=docs.CANCEL),
+        RouteEntry(f"{at}/{{response_id}}/input_items", routes.items, ("GET",), "user", doc=docs.ITEMS),
     ]
 
 

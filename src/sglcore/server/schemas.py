@@ -17,6 +17,10 @@ from sglcore.request import INT32_MAX
 
 MAX_PROMPTS = 1024
 MAX_TOOLS = 1024
+MAX_MESSAGES = 16384
+MAX_LABELS = 64
+
+Label = Annotated[str, Meta(max_length=256)]
 
 Patience = Annotated[float, Meta(ge=0, le=3600)]
 
@@ -53,7 +57,7 @@ class OpenAIFields(SamplingFields, kw_only=True):
 
 
 class ChatFields(OpenAIFields, kw_only=True):
-    messages: list[dict[str, Any]]
+    messages: Annotated[list[dict[str, Any]], Meta(max_length=MAX_MESSAGES)]
     input_ids: list[Any] | None = None
     max_completion_tokens: Tokens | None = None
     logprobs: bool = False
@@ -83,6 +87,11 @@ class NativeFields(AskFields, kw_only=True):
     text: str | Annotated[list[str], Meta(max_length=MAX_PROMPTS)] | None = None
     input_ids: list[Any] | None = None
     return_text_in_logprobs: bool = False
+    custom_labels: Annotated[dict[Label, Label], Meta(max_length=MAX_LABELS)] | None = None
+    log_metrics: bool = True
+    no_logs: bool = False
+    routing_key: Salt | None = None
+    conversation_id: Salt | None = None
     stream: bool = False
 
 

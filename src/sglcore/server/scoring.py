@@ -24,6 +24,9 @@ from sglcore.server.errors import json_response
 from sglcore.server.face import Face
 from sglcore.server.generation import new_rid
 from sglcore.server.openai import check_model
+from sglcore.server.openapi_openai import OPENAI, SCORE, Scores
+from sglcore.server.openapi_shapes import ASKING, posted
+from sglcore.server.prompts import check_joined
 from sglcore.server.schemas import MAX_PROMPTS, convert
 from sglcore.server.usage import Usage
 
@@ -64,7 +67,8 @@ def score_routes(face: Face) -> list[RouteEntry]:
         body = {"object": "scoring", "scores": scores, "model": face.model.name, "usage": usage.body()}
         return json_response(body)
 
-    return [RouteEntry("/v1/score", score, ("POST",), "user")]
+    doc = posted(OPENAI, "How likely some tokens follow", ScoreFields, Scores, example=SCORE, refusals=ASKING)
+    return [RouteEntry("/v1/score", score, ("POST",), "user", doc=doc)]
 
 
 async def _prompts(face: Face, asked: ScoreFields) -> list[list[int]]:
@@ -78,6 +82,7 @@ async def _prompts(face: Face, asked: ScoreFields) -> list[list[int]]:
     if not isinstance(query, str):
         for ids, where in ((query, "query"), *((item, f"items[{i}]") for i, item in enumerate(items))):
             face.prompts.check_ids(ids, where)
+    check_joined(query, items, "items")
     joined = [item + query if asked.item_first else query + item for item in items]
     return await face.prompts.ids_of(joined, "items")
 

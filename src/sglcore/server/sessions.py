@@ -10,6 +10,8 @@ from sglcore.server.body import read_json
 from sglcore.server.errors import json_response
 from sglcore.server.face import Face
 from sglcore.server.generation import new_rid
+from sglcore.server.openapi_native import SGLANG
+from sglcore.server.openapi_shapes import posted
 from sglcore.server.schemas import CloseSessionFields, OpenSessionFields, convert
 
 
@@ -27,7 +29,16 @@ def session_routes(face: Face) -> list[RouteEntry]:
         await engine.call("close_session", session_id=asked.session_id)
         return Response()
 
+    opening = posted(
+        SGLANG,
+        "Open a session",
+        OpenSessionFields,
+        str,
+        example={"capacity_of_str_len": 1000},
+        refusals=(400, 429, 503),
+    )
+    closing = posted(SGLANG, "Close a session", CloseSessionFields, None, refusals=(400, 404, 503))
     return [
-        RouteEntry("/open_session", open_session, ("POST",), "user"),
-        RouteEntry("/close_session", close_session, ("POST",), "user"),
+        RouteEntry("/open_session", open_session, ("POST",), "user", doc=opening),
+        RouteEntry("/close_session", close_session, ("POST",), "user", doc=closing),
     ]

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, TypeVar
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from sglcore.contracts.routes import RouteEntry
 from sglcore.contracts.services import EngineClient
 from sglcore.errors import RequestError
-from sglcore.server.body import decode_object, read_body
 from sglcore.server.errors import json_response
 from sglcore.server.face import Face
-from sglcore.server.schemas import AbortFields, FlushFields, PauseFields, convert
-
-S = TypeVar("S", bound=msgspec.Struct)
+from sglcore.server.openapi_control import Aborted, Done, switch
+from sglcore.server.openapi_shapes import TEXT
+from sglcore.server.query import body_or_query
+from sglcore.server.schemas import AbortFields, FlushFields, PauseFields
 
 RETRY = 0.05  # seconds between two attempts to flush a busy engine
 
@@ -27,11 +25,11 @@ def admin_routes(face: Face) -> list[RouteEntry]:
     engine = face.context.engine
 
     async def flush_cache(request: Request) -> Response:
-        await _flush(engine, (await _fields(request, FlushFields)).timeout)
+        await _flush(engine, (await body_or_query(request, FlushFields)).timeout)
         return PlainTextResponse("Cache flushed.\n")
 
     async def abort_request(request: Request) -> Response:
-        asked = await _fields(request, AbortFields)
+        asked = await body_or_query(request, AbortFields)
         if not asked.rid and not asked.abort_all:
             raise RequestError("Give `rid`, or `abort_all` true.", param="rid")
         message = (asked.abort_message,) if asked.abort_message else ()
@@ -39,7 +37,7 @@ def admin_routes(face: Face) -> list[RouteEntry]:
         return json_response({"aborted": met})
 
     async def pause_generation(request: Request) -> Response:
-        mode = (await _fields(request, PauseFields)).mode
+        mode = (await body_or_query(request, PauseFields)).mode
         await engine.call("pause_generation", mode=mode)
         return json_response({"status": "ok", "message": f"Generation is paused (mode {mode})."})
 
@@ -47,24 +45,16 @@ def admin_routes(face: Face) -> list[RouteEntry]:
         await engine.call("continue_generation")
         return json_response({"status": "ok", "message": "Generation goes on."})
 
+    flushing = switch("Empty the prefix cache of an idle engine", str, FlushFields, media=TEXT)
+    aborting = switch("Abort requests", Aborted, AbortFields)
+    pausing = switch("Pause the engine", Done, PauseFields)
+    going_on = switch("Go on after a pause", Done)
     return [
-        RouteEntry("/flush_cache", flush_cache, ("GET", "POST"), "admin"),
-        RouteEntry("/abort_request", abort_request, ("POST",), "admin"),
-        RouteEntry("/pause_generation", pause_generation, ("POST",), "admin"),
-        RouteEntry("/continue_generation", continue_generation, ("POST",), "admin"),
+        RouteEntry("/flush_cache", flush_cache, ("GET", "POST"), "admin", doc=flushing),
+        RouteEntry("/abort_request", abort_request, ("POST",), "admin", doc=aborting),
+        RouteEntry("/pause_generation", pause_generation, ("POST",), "admin", doc=pausing),
+        RouteEntry("/continue_generation", continue_generation, ("POST",), "admin", doc=going_on),
     ]
-
-
-async def _fields(request: Request, cls: type[S]) -> S:
-    """Of the body if there is one, else of the query, where a number is a text still."""
-    body = await read_body(request)
-    if body:
-        return convert(decode_object(body), cls)
-    query: dict[str, Any] = dict(request.query_params)
-    try:
-        return msgspec.convert(query, cls, strict=False)
-    except msgspec.ValidationError:
-        return convert(query, cls)  # raises, naming the field
 
 
 async def _flush(engine: EngineClient, timeout: float) -> None:

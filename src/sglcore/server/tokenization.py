@@ -15,8 +15,10 @@ from sglcore.server.chat import PROMPT_FIELDS, prompt_ids
 from sglcore.server.errors import json_response
 from sglcore.server.face import Face
 from sglcore.server.openai import check_model
+from sglcore.server.openapi_native import SGLANG, Detokenized, Tokenized
+from sglcore.server.openapi_shapes import posted
 from sglcore.server.prompts import is_batch
-from sglcore.server.schemas import MAX_PROMPTS, DetokenizeFields, TokenizeFields, convert
+from sglcore.server.schemas import MAX_PROMPTS, ChatFields, DetokenizeFields, TokenizeFields, convert
 
 
 def tokenization_routes(face: Face) -> list[RouteEntry]:
@@ -30,8 +32,19 @@ def tokenization_routes(face: Face) -> list[RouteEntry]:
     async def detokenize(request: Request) -> Response:
         return json_response(_detokenize(face, await read_json(request)))
 
-    pairs = (("tokenize", tokenize), ("detokenize", detokenize))
-    return [RouteEntry(f"{at}/{name}", call, ("POST",), "user") for name, call in pairs for at in ("", "/v1")]
+    doc = posted(
+        SGLANG,
+        "Tokens of texts, or of a chat",
+        (TokenizeFields, ChatFields),
+        Tokenized,
+        example={"prompt": "Hello"},
+        refusals=(404,),
+    )
+    back = posted(SGLANG, "Text of tokens", DetokenizeFields, Detokenized, example={"tokens": [1, 2]}, refusals=(404,))
+    told = (("tokenize", tokenize, doc), ("detokenize", detokenize, back))
+    return [
+        RouteEntry(f"{at}/{name}", call, ("POST",), "user", doc=doc) for name, call, doc in told for at in ("", "/v1")
+    ]
 
 
 async def _texts(face: Face, fields: dict[str, Any]) -> tuple[list[list[int]], bool]:

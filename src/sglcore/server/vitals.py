@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from sglcore.contracts.routes import RouteEntry
 from sglcore.contracts.services import EngineClient
 from sglcore.errors import RequestError
+from sglcore.server.openapi_control import vital
 
 log = logging.getLogger("sglcore.server")
 
@@ -86,7 +87,7 @@ class Vitals:
 
 
 def vital_routes(vitals: Vitals) -> list[RouteEntry]:
-    """`/livez`, `/readyz` and `/health`, open to all."""
+    """`/livez`, `/readyz` and its other name `/ready`, open to all."""
 
     def answer(problem: str | None) -> Response:
         return PlainTextResponse(problem or "ok", 503 if problem else 200)
@@ -97,5 +98,9 @@ def vital_routes(vitals: Vitals) -> list[RouteEntry]:
     async def readyz(_: object) -> Response:
         return answer(vitals.not_ready())
 
-    pairs = (("/livez", livez), ("/readyz", readyz))
-    return [RouteEntry(path, endpoint, ("GET",), "public") for path, endpoint in pairs]
+    triples = (
+        ("/livez", livez, "Whether this server lives"),
+        ("/readyz", readyz, "Whether a request is welcome now"),
+        ("/ready", readyz, "Whether a request is welcome now"),
+    )
+    return [RouteEntry(path, endpoint, ("GET",), "public", doc=vital(about)) for path, endpoint, about in triples]

@@ -21,6 +21,7 @@ from sglcore.server.metrics import ServerMetrics
 from sglcore.server.plugin_routes import plugin_routes
 from sglcore.server.response_store import DistantResponses
 from sglcore.server.run import build_server
+from sglcore.server.settings import Live, Settings
 from sglcore.server.vitals import Vitals
 from sglcore.server.worker_client import Siblings, WorkerClient
 from sglcore.server.worker_process import State, WorkerStart
@@ -41,9 +42,13 @@ class Worker:
         context = build_context(start.config, Path(start.path), plugins, self._client)
         context.vitals = self._vitals = Vitals(self._client, self._siblings)
         context.peers = self._siblings
+        context.settings = self._settings = Settings(
+            Live.of(start.config), lambda fields: self._talk.ask("change_settings", fields=fields)
+        )
         context.responses = self._responses = DistantResponses(start.config.response_store_size, self._talk)
-        context.metrics = self._metrics = ServerMetrics(context.model.name, plugins.faults)
+        context.metrics = self._metrics = ServerMetrics(context.model.name, plugins.faults, start.config)
         self._server = build_server(build_app(context, plugin_routes(plugins, context)), start.config)
+        self._crashed = context.face.observed.dumps.crashed
         self._server.on_term = self._drain
         self._began = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -72,7 +77,8 @@ class Worker:
         return {
             "go": lambda **how: self._go(**how),
             "state": lambda state: self._state(msgspec.convert(state, State)),
-            "suspend": lambda: self._client.suspend(),
+            "settings": lambda now: self._settings.take(msgspec.convert(now, Live)),
+            "suspend": lambda: self._suspend(),
             "resume": lambda address: self._client.report(address),
             "fail": lambda reason: self._client.fail(reason),
             "again": lambda rids: self._client.again(rids),
@@ -92,6 +98,11 @@ class Worker:
         self._client.go(address, suspended, waiting)
         self._vitals.draining = draining
         self._began.set()
+
+    def _suspend(self) -> None:
+        """The engine has died."""
+        self._client.suspend()
+        self._crashed()
 
     def _state(self, state: State) -> None:
         siblings = self._siblings
@@ -127,7 +138,8 @@ def _connected(start: WorkerStart) -> zmq.asyncio.Socket:
 
 
 def _run(start: WorkerStart, say: Say) -> None:
-    set_up_logs(start.config.log_level)
+    config = start.config
+    set_up_logs(config.log_level, form=config.log_requests_format, http=config.log_level_http)
     worker = Worker(start)
     wait_for_parent(worker.parent_gone)
     say(Ready({}))

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from sglcore.config import ServerConfig
 from sglcore.engine.child import Child
 from sglcore.engine.recovery import Opened
 from sglcore.plugins import PluginPlan
 from sglcore.server.conversation import Conversation, Handlers
 from sglcore.server.counts import Counts
+from sglcore.server_config import ServerConfig
 
 MODULE = "sglcore.server.worker"
 

@@ -24,7 +24,6 @@ import uvloop
 import zmq
 import zmq.asyncio
 
-from sglcore.config import ServerConfig
 from sglcore.engine.client import ZmqClient
 from sglcore.engine.recovery import Opened
 from sglcore.engine.supervisor import Supervisor
@@ -32,15 +31,18 @@ from sglcore.errors import SglcoreError
 from sglcore.plugins import PluginPlan
 from sglcore.request import GenerateRequest, SamplingParams, SessionParams
 from sglcore.server.conversation import Conversation
-from sglcore.server.counts import Counts, summed
+from sglcore.server.counts import Counts, lasting, summed
 from sglcore.server.response_store import SharedResponses
 from sglcore.server.run import GRACE_SECONDS
+from sglcore.server.settings import Live, SettingsOwner
 from sglcore.server.verdicts import Verdicts
 from sglcore.server.worker_process import State, WorkerProcess, WorkerStart
+from sglcore.server_config import ServerConfig
 
 log = logging.getLogger("sglcore.server")
 
 STATE_SECONDS = 1.0
+SETTINGS_SECONDS = 5.0
 COUNT_SECONDS = 1.5  # a worker that does not say in this time what it has counted stands with what it last said
 REPORT_SECONDS = 20.0  # a worker that does not report to a new engine in this time is ended
 STOP_SECONDS = GRACE_SECONDS + 5.0
@@ -50,10 +52,17 @@ class ApiWorkers:
     """Starts the workers, serves until a signal, and stops them. Implements `supervisor.EngineUser`."""
 
     def __init__(
-        self, config: ServerConfig, path: Path, plan: PluginPlan, engine: Supervisor, sock: socket.socket
+        self,
+        config: ServerConfig,
+        path: Path,
+        plan: PluginPlan,
+        engine: Supervisor,
+        sock: socket.socket,
+        settings: SettingsOwner,
     ) -> None:
         self._folder = tempfile.mkdtemp(prefix="sglcore-")  # mode 0700: only this user may connect
-        self._config, self._engine = config, engine
+        self._config, self._engine, self._settings = config, engine, settings
+        settings.tell = self._tell_settings
         self._address = engine.address
         self._start = WorkerStart(
             *(config, str(path), plan, plan.digest, 0, "", 0, self._address, f"ipc://{self._folder}/parent"),
@@ -174,6 +183,7 @@ class ApiWorkers:
             "call": functools.partial(self._call, name),
             "others": functools.partial(self._others, name),
             "responses": functools.partial(self._responses.asked, name),
+            "change_settings": self._settings.change,
         }
         identity = name.encode()
         worker = WorkerProcess(start, lambda data: self._send(identity, data), handlers)
@@ -189,6 +199,7 @@ class ApiWorkers:
         self._tell_state(worker)
         if self._dead is not None:
             worker.tell("fail", reason=self._dead)
+        worker.tell("settings", now=self._settings.now)
         worker.tell(
             "go",
             address=self._address,
@@ -202,7 +213,7 @@ class ApiWorkers:
         del self._workers[worker.name]
         was_there, worker.attached = worker.attached, False
         worker.talk.close()
-        self._gone = summed([self._gone, worker.counts])
+        self._gone = summed([self._gone, lasting(worker.counts)])
         self._verdicts.left(worker)
         self._responses.keeper.runner_gone(worker.name)
         if self._stopping or (self._draining and not self._workers):
@@ -283,6 +294,11 @@ class ApiWorkers:
             worker.counts = msgspec.convert(counts, Counts)
         except SglcoreError:
             pass  # what it last said must do
+
+    async def _tell_settings(self, now: Live) -> None:
+        """Until all have them; one that is stuck is ended by the watchdog, one that starts is told first."""
+        asked = [worker.talk.ask("settings", within=SETTINGS_SECONDS, now=now) for worker in self._attached()]
+        await asyncio.gather(*asked, return_exceptions=True)
 
     def _tell_state(self, worker: WorkerProcess) -> None:
         recovery, engine = self._verdicts.recovery, self._engine

@@ -10,6 +10,7 @@ import torch
 from sglcore.contracts.attention import AttentionBackend, AttentionSpec
 from sglcore.testing.attention_run import AttentionRun, Case, error_of
 from sglcore.testing.devices import device_of, need_device, need_probe
+from sglcore.testing.latent_run import LatentCase, LatentRun
 from sglcore.testing.specs import SpecConformance
 
 Steps = list[list[tuple[int, int]]]  # rows of a few steps: (row, new tokens)
@@ -36,6 +37,7 @@ class AttentionConformance(SpecConformance):
     """Subclass with `spec`; `device` and `heads` where the defaults do not fit.
 
     device: "" for the first of the declared platforms that is here. heads: (query heads, key/value heads) to try.
+    latents: (query heads, rank, rotary part) to try where the Spec declares `mla`, of the sizes that it declares.
     tolerance: largest error allowed, by dtype name.
     """
 
@@ -43,6 +45,7 @@ class AttentionConformance(SpecConformance):
     family = "attention"
     device: ClassVar[str] = ""
     heads: ClassVar[tuple[tuple[int, int], ...]] = ((4, 4), (9, 3), (8, 1))
+    latents: ClassVar[tuple[tuple[int, int, int], ...]] = ((5, 32, 16), (3, 80, 32), (16, 512, 64))
     tolerance: ClassVar[dict[str, float]] = {"float32": 2e-5, "bfloat16": 3e-2, "float16": 4e-3}
     kv_tolerance: ClassVar[float] = 6e-2  # with a pool in another dtype than the queries
 
@@ -92,6 +95,17 @@ class AttentionConformance(SpecConformance):
             for steps in (RAGGED, DECODING):
                 self._check(steps, heads=self.heads[-1], kv_dtype=kv_dtype)
 
+    def test_a_cache_of_eight_bits_saturates(self) -> None:
+        """Keys and values past its range are kept as the largest there is: the result is finite, and near."""
+        for kv_dtype in (name for name in self.spec.kv_dtypes if getattr(torch, name).itemsize == 1):
+            for dtype in set(self.dtypes()) - {"float16"}:  # whose own range is little more
+                case = self._case(dtype=dtype, kv_dtype=kv_dtype, loud=True, heads=self.heads[-1])
+                run = AttentionRun(self.make(), case)
+                for rows in self._allowed([[(0, 5), (1, 2)], [(0, 1), (1, 1)]]):
+                    for got, want in zip(*run.step(rows), strict=True):
+                        error, most = error_of(got, want), float(want.abs().max())
+                        assert error <= self.kv_tolerance * most, f"error {error:.2e} beside {most:.0f}: {case}"
+
     def test_every_head_size(self) -> None:
         """The same with each declared head size."""
         for head_dim in self.head_dims():
@@ -140,15 +154,27 @@ class AttentionConformance(SpecConformance):
             self._check(RAGGED, heads=self.heads[-1], sinks=True, window=4)
 
     def test_mla(self) -> None:
-        """The contract has no call for multi-head latent attention yet, so a backend that declares it brings its test.
+        """Latent attention over prompts, chunks, cached prefixes and decoding; every page size and size of latent."""
+        for latent in self._latents():
+            for page_size in self.page_sizes():
+                for steps in (RAGGED, DECODING):
+                    self._check_latent(steps, latent, page_size=page_size)
+        self._check_latent([[(0, 300)], [(0, 150), (1, 1)], [(0, 1), (1, 70)], [(1, 1), (0, 1)]], self._latents()[0])
 
-        Override this method in the plugin's own suite to do so.
-        """
-        self._need(self.spec.mla, "MLA")
-        raise AssertionError(
-            f"{self.spec.name} declares mla, but version 1 of the attention contract has no call for latent "
-            "attention: a Spec that declares it overrides test_mla with a test of its own"
-        )
+    def test_mla_in_every_dtype(self) -> None:
+        """The same in each declared dtype, and with latents kept in each declared dtype of the cache."""
+        for latent in self._latents():
+            for dtype in self.dtypes():
+                self._check_latent(RAGGED, latent, dtype=dtype)
+            for kv_dtype in self.spec.kv_dtypes:
+                self._check_latent(RAGGED, latent, kv_dtype=kv_dtype)
+
+    def test_mla_reads_no_foreign_latent(self) -> None:
+        """Whatever stands in slots that no row of the step owns, NaN or large numbers, the result is the same."""
+        case = self._latent_case(self._latents()[0], page_size=self.page_sizes()[-1])
+        for steps in (RAGGED[:3], [[(0, 70), (1, 12)], [(1, 1), (0, 1)]]):
+            plain, *others = (LatentRun(self.make(), case) for _ in range(3))
+            self._compare_spoiled(self._allowed(steps), plain, others)
 
     def test_unused_pages_are_never_read(self) -> None:
         """Whatever stands in slots that no row of the step owns, NaN or large numbers, the result is the same."""
@@ -216,21 +242,40 @@ class AttentionConformance(SpecConformance):
         return found
 
     def _spoil(self, steps: Steps, page_size: int) -> None:
-        case = self._case(page_size=page_size)
-        plain, *others = (AttentionRun(self.make(), case) for _ in range(3))
+        plain, *others = (AttentionRun(self.make(), self._case(page_size=page_size)) for _ in range(3))
+        self._compare_spoiled(steps, plain, others)
+
+    def _compare_spoiled(self, steps: Steps, plain: Any, others: list[Any]) -> None:
         for number, rows in enumerate(steps):
             want = plain.step(rows)[0]
             for run, value in zip(others, (float("nan"), 3e4), strict=True):
                 for (row, _), got, right in zip(rows, run.step(rows, spoil=value)[0], want, strict=True):
                     assert torch.equal(got, right), (
                         f"step {number}, row {row}: {value} in pages that no row of the step owns changes the result; "
-                        f"it reads memory that is not its own: {case}"
+                        f"it reads memory that is not its own: {plain.case}"
                     )
+
+    def _latents(self) -> list[tuple[int, int, int]]:
+        self._need(self.spec.mla, "MLA")
+        served = self.spec.latent_dims
+        found = [latent for latent in self.latents if not served or sum(latent[1:]) in served]
+        assert found, f"none of {self.latents} is among the latents of {served} values that {self.spec.name} declares"
+        return found
+
+    def _latent_case(self, latent: tuple[int, int, int], **given: Any) -> LatentCase:
+        heads, rank, rope_dim = latent
+        plain = {"page_size": self.page_sizes()[0], "dtype": self.dtypes()[0], "device": self.where()}
+        return LatentCase(heads=heads, rank=rank, rope_dim=rope_dim, **{**plain, **given})
+
+    def _check_latent(self, steps: Steps, latent: tuple[int, int, int], **given: Any) -> None:
+        self._compare(steps, LatentRun(self.make(), self._latent_case(latent, **given)))
 
     def _check(self, steps: Steps, **given: Any) -> None:
         """Run the steps on one pool and compare each row of each step."""
-        case = self._case(**given)
-        run = AttentionRun(self.make(), case)
+        self._compare(steps, AttentionRun(self.make(), self._case(**given)))
+
+    def _compare(self, steps: Steps, run: Any) -> None:
+        case = run.case
         bound = max(self.tolerance[case.dtype], self.kv_tolerance if case.kv_dtype else 0.0)
         for number, rows in enumerate(self._allowed(steps)):
             for row, got, want in zip(rows, *run.step(rows), strict=True):

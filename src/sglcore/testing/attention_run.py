@@ -10,6 +10,7 @@ import torch
 
 from sglcore.contracts.attention import AttentionBackend
 from sglcore.contracts.models import KVGroup
+from sglcore.layers.reference import narrowed
 from sglcore.testing.harness import PagedPool, PagedRow
 
 LAYER = 1  # the one that is looked at; layer 0 of the same group is written too, with other values
@@ -32,6 +33,7 @@ class Case:
     window: int = 0
     soft_cap: float = 0.0
     sinks: bool = False
+    loud: bool = False  # some keys and values are past the range of eight bits
 
     def __str__(self) -> str:
         options = [f"window {self.window}"] if self.window else []
@@ -116,7 +118,10 @@ class AttentionRun:
         k, v = qkv[:, case.heads : -case.kv_heads], qkv[:, -case.kv_heads :]
         if poisoned:
             k.fill_(float("nan"))
-        stored = (k.to(self.kv_dtype).double(), v.to(self.kv_dtype).double())
+        if case.loud:
+            k[:, :, 0] *= 60000
+            v[:, :, ::3] *= 60000
+        stored = (narrowed(k, self.kv_dtype).double(), narrowed(v, self.kv_dtype).double())
         self.history.setdefault(row, []).append(stored)
         return qkv
 

@@ -49,16 +49,22 @@ class PagedPool:
         self.device = device
         order = np.arange(pages) if consecutive else np.random.default_rng(seed).permutation(pages)
         self.free = [order.tolist()[::-1] for _ in self.groups]
-        self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._layers: dict[int, tuple[torch.Tensor, ...]] = {}  # keys and values, or latents
         for group in self.groups:
             shape = (pages, page_size, group.kv_heads, group.head_dim)
             for layer in group.layers:
                 empty = torch.full(shape, float("nan"), device=device).to(dtype)  # in two steps, for 8 bit types
-                self._layers[layer] = (empty, empty.clone())
+                self._layers[layer] = (empty,) if group.kind == "latent" else (empty, empty.clone())
 
     def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(keys, values), each [pages, page_size, kv_heads, head_dim]."""
-        return self._layers[index]
+        keys, values = self._layers[index]
+        return keys, values
+
+    def latent(self, index: int) -> torch.Tensor:
+        """Of a group of kind "latent", [pages, page_size, 1, head_dim]."""
+        (latents,) = self._layers[index]
+        return latents
 
     def row(self, planned: int) -> PagedRow:
         """A new, empty row."""
@@ -76,7 +82,7 @@ class PagedPool:
     @contextmanager
     def spoiled(self, rows: Sequence[PagedRow], value: float) -> Iterator[None]:
         """For the length of a `with`: `value` in every slot that holds no token of these rows, then all as it was."""
-        kept = {layer: (keys.clone(), values.clone()) for layer, (keys, values) in self._layers.items()}
+        kept = {layer: [tensor.clone() for tensor in tensors] for layer, tensors in self._layers.items()}
         for number, group in enumerate(self.groups):
             own = torch.zeros(self._layers[group.layers[0]][0].shape[:2], dtype=torch.bool)
             for row in rows:
@@ -88,8 +94,8 @@ class PagedPool:
         try:
             yield
         finally:
-            for layer, pair in kept.items():
-                for tensor, before in zip(self._layers[layer], pair, strict=True):
+            for layer, tensors in kept.items():
+                for tensor, before in zip(self._layers[layer], tensors, strict=True):
                     tensor.copy_(before)
 
     def _batch(self, group: int, work: Sequence[tuple[PagedRow, int]]) -> AttentionBatch:

@@ -213,7 +213,44 @@ def draw(make: Maker) -> Iterator[Call]:
             yield make.call("draw", rows, given, run, right, **more)
 
 
-OPTIONAL = ("draw",)  # of FusedOps: checked where a table has it
+def penalise(make: Maker) -> Iterator[Call]:
+    """Rows with penalties, with biases, with both and with none, whose slots lie in any order; in place, to the bit."""
+
+    def shaped(op: Any, given: Tensors) -> Results:
+        slot, biased = given["slot"], given["biased"]
+        index = torch.nonzero((slot > 0) | (biased > 0))[:, 0].flip(0)  # the others are not named
+        places = torch.stack((index, slot[index], biased[index]))
+        op(given["logits"], places, given["rules"][index], given["counts"], given["prompt"], given["bias"])
+        return (given["logits"],)
+
+    run = lambda table, g: shaped(table.penalise, g)  # noqa: E731
+    right = lambda g: shaped(reference.penalise, {**g, "logits": g["logits"].clone()})  # noqa: E731
+    for rows in ROWS:
+        for vocab in (101, 3000):
+            line = torch.arange(rows)
+            rules = make.normal(rows, 3, wide=True)
+            rules[:, 2] = 1.0
+            rules[line % 3 == 0, 2] = 1.3
+            rules[line % 4 == 1, :2] = 0.0
+            counts = (make.whole(12, rows + 1, vocab) - 9).clamp(min=0).to(torch.int32)
+            prompt, bias = make.whole(4, rows + 1, vocab) == 0, make.normal(rows + 1, vocab, wide=True)
+            bias[make.whole(3, rows + 1, vocab) > 0] = 0.0
+            for table in (counts, prompt, bias):
+                table[0] = 0
+            given = {
+                "logits": make.normal(rows, vocab + 3, spread=4.0, wide=True)[:, :vocab],
+                "slot": torch.where(line % 5 == 2, 0, rows - line).to(make.device),
+                "biased": torch.where(line % 2 == 0, 0, 1 + (line + 1) % rows).to(make.device),
+                "rules": rules,
+                "counts": counts,
+                "prompt": prompt,
+                "bias": bias,
+            }
+            more: dict[str, Any] = {"by_row": ("logits", "slot", "biased", "rules"), "may_change": ("logits",)}
+            yield make.call("penalise", rows, given, run, right, **more, exact=True, result_dtype=torch.float32)
+
+
+OPTIONAL = ("draw", "penalise")  # of FusedOps: checked where a table has it
 CASES: dict[str, Callable[[Maker], Iterator[Call]]] = {
     "linear": linear,
     "embedding": embedding,
@@ -223,4 +260,5 @@ CASES: dict[str, Callable[[Maker], Iterator[Call]]] = {
     "argmax": argmax,
     "rope": rope,
     "draw": draw,
+    "penalise": penalise,
 }

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from sglcore.contracts.attention import AttentionBackend, AttentionBatch, KVView
+from sglcore.contracts.attention import AttentionBackend, AttentionBatch, KVView, LatentBackend
 
 
 class RecordingAttention:
-    """Implements `contracts.AttentionBackend` around another one.
+    """Implements `contracts.AttentionBackend` and `contracts.LatentBackend` around another one.
 
     used: capabilities by the names that Specs declare. written, attended: layers, once a call.
     """
@@ -40,3 +40,17 @@ class RecordingAttention:
         }
         self.used |= {name for name, on in asked.items() if on}
         return self.backend.attend(layer, q, kv, meta, **options)
+
+    def write_latent(self, layer: int, latent: torch.Tensor, rope: torch.Tensor, kv: KVView, meta: Any) -> None:
+        """As the backend does."""
+        self.written.append(layer)
+        cast("LatentBackend", self.backend).write_latent(layer, latent, rope, kv, meta)
+
+    def attend_latent(
+        self, layer: int, q_latent: torch.Tensor, q_rope: torch.Tensor, kv: KVView, meta: Any, *, scale: float
+    ) -> torch.Tensor:
+        """As the backend does."""
+        self.attended.append(layer)
+        self.used.add("mla")
+        backend = cast("LatentBackend", self.backend)
+        return backend.attend_latent(layer, q_latent, q_rope, kv, meta, scale=scale)

@@ -10,7 +10,6 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from sglcore.config import ServerConfig
 from sglcore.contracts.routes import ModelInfo
 from sglcore.contracts.services import ChatService, EngineClient, HttpService, TextService
 from sglcore.errors import EngineDead, RequestError
@@ -18,6 +17,7 @@ from sglcore.request import FinishReason, GenerateRequest, RequestOutput
 from sglcore.server.face import Face
 from sglcore.server.http_service import Http
 from sglcore.server.turns import Turns
+from sglcore.server_config import ServerConfig
 
 END = 256  # the token that ends an answer; tokens below it are the bytes of UTF-8
 VOCABULARY = 257

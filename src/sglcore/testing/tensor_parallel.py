@@ -84,6 +84,7 @@ def _main(folder: Path, rank: int) -> None:
     row = harness.row(len(prompt))
     logits = [harness.run([(row, part)])[0] for part in (prompt[:-1], prompt[-1:])]
     save_file({"logits": torch.cat(logits)}, folder / f"{rank}.safetensors")
+    group.close()  # its threads end now, and not while the interpreter goes down around them
 
 
 if __name__ == "__main__":

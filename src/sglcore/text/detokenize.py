@@ -17,17 +17,33 @@ HELD_TOKENS = 8  # a UTF-8 character spans at most four byte tokens; more undeco
 class ByteDetokenizer:
     """For byte-level vocabularies: each token is some bytes, and a UTF-8 decoder joins them. O(1) a token.
 
-    `bytes_of(id)` gives a token's bytes, empty where it has no text (a skipped special token).
+    `bytes_of(id)` gives a token's bytes, empty where it has no text (a skipped special token). whole: texts of tokens
+    that are whole characters, by id, as far as they have been met; one dict for all detokenizers of a vocabulary that
+    skip the same tokens.
     """
 
-    def __init__(self, bytes_of: Callable[[int], bytes]) -> None:
+    def __init__(self, bytes_of: Callable[[int], bytes], whole: dict[int, str] | None = None) -> None:
         self._bytes_of = bytes_of
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._whole = {} if whole is None else whole
+        self._clean = True  # the decoder holds nothing back
 
-    def push(self, ids: Iterable[int]) -> str:
-        return self._decoder.decode(b"".join(map(self._bytes_of, ids)))
+    def push(self, ids: Sequence[int]) -> str:
+        if self._clean and len(ids) == 1:  # the common case, without the decoder
+            text = self._whole.get(ids[0])
+            if text is not None:
+                return text
+            try:
+                text = self._whole[ids[0]] = self._bytes_of(ids[0]).decode()
+                return text
+            except UnicodeDecodeError:
+                pass
+        text = self._decoder.decode(b"".join(map(self._bytes_of, ids)))
+        self._clean = not self._decoder.getstate()[0]
+        return text
 
     def finish(self) -> str:
+        self._clean = True
         return self._decoder.decode(b"", True)
 
 
@@ -82,6 +98,7 @@ class _Automaton:
         self.fail = [0]
         self.depth = [0]
         self.match: list[str | None] = [None]
+        self.first = frozenset(stop[0] for stop in stops if stop)
         for stop in stops:
             self._add(stop)
         self._link()
@@ -139,7 +156,7 @@ class StopStrings:
         """Text that no stop string can claim any more. After a match, everything is swallowed."""
         if self.matched is not None:
             return ""
-        if self._automaton is None:
+        if self._automaton is None or (not self._held and self._automaton.first.isdisjoint(text)):
             return text
         step, match = self._automaton.step, self._automaton.match
         buffer, state = self._held + text, self._state

@@ -44,6 +44,7 @@ class Text:
         own = () if eos is None else (eos,)
         self.eos_token_ids: tuple[int, ...] = tuple(dict.fromkeys((*own, *eos_token_ids)))
         self._bytes: dict[int, bytes] = {}
+        self._whole: dict[bool, dict[int, str]] = {True: {}, False: {}}  # by whether special tokens are skipped
 
     @property
     def template_variables(self) -> frozenset[str]:
@@ -87,7 +88,8 @@ class Text:
         skipped = self._special_ids if skip_special_tokens else frozenset()
         if self._byte_level:
             bytes_of = self.token_bytes
-            return ByteDetokenizer(lambda i: b"" if i in skipped else bytes_of(i))
+            whole = self._whole[skip_special_tokens]
+            return ByteDetokenizer(lambda i: b"" if i in skipped else bytes_of(i), whole)
         decode = self._tokenizer.decode
         return _Filtered(WindowDetokenizer(lambda ids: decode(ids, skip_special_tokens=False)), skipped)
 
@@ -121,7 +123,7 @@ class _Filtered:
         self._skipped = skipped
 
     def push(self, ids: Iterable[int]) -> str:
-        return self._inner.push(i for i in ids if i not in self._skipped)
+        return self._inner.push([i for i in ids if i not in self._skipped])
 
     def finish(self) -> str:
         return self._inner.finish()

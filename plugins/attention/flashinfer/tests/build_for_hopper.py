@@ -12,6 +12,7 @@ from typing import Any
 
 import triton
 from sglcore_plugin_flashinfer import kernels
+from sglcore_plugin_flashinfer.latent_kernels import write_latent_kernel
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
@@ -19,7 +20,7 @@ from triton.compiler import ASTSource
 SHARED = 227 << 10  # bytes a block may have
 POINTERS = {"kv_lens": "*i32", "page_table": "*i32", "indices": "*i32", "slots": "*i64", "cos": "*fp32",
             "sin": "*fp32", "eps": "fp32"}  # fmt: skip
-TENSORS = ("k", "v", "keys", "values", "qkv", "q_out", "q_weight", "k_weight")
+TENSORS = ("k", "v", "keys", "values", "qkv", "q_out", "q_weight", "k_weight", "latent", "rope", "pool")
 
 
 def build(kernel: Any, dtype: str = "bf16", **constants: Any) -> None:
@@ -52,6 +53,7 @@ def main() -> None:
         rest = dim - 2 * half
         build(kernels.rope_write_kernel, Q=q, KV=kv, DIM=dim, HALF=half, PAGE=16, NORM_Q=norm, NORM_K=norm, KEEP=norm,
               HEADS=kernels.HEADS_BLOCK, WIDTH=half, REST=rest)  # fmt: skip
+    build(write_latent_kernel, RANK=512, ROPE=64, PAGE=16, RANK_WIDTH=512, ROPE_WIDTH=64)
 
 
 if __name__ == "__main__":

@@ -127,6 +127,38 @@ class BatchPrefillWithRaggedKVCacheWrapper(Wrapper):
         return out
 
 
+class BatchMLAPagedAttentionWrapper:
+    made: list[BatchMLAPagedAttentionWrapper] = []
+
+    def __init__(self, workspace, *, backend):
+        self.workspace, self.backend = workspace, backend
+        self.plans: list[SimpleNamespace] = []
+        type(self).made.append(self)
+
+    def plan(self, q_indptr, indptr, indices, lengths, heads, rank, rope, page, causal, scale, dtype, kv_dtype):
+        assert {x.dtype for x in (q_indptr, indptr, indices, lengths)} == {torch.int32}
+        assert q_indptr.device.type == indptr.device.type == lengths.device.type == "cpu"
+        assert int(indptr[-1]) <= len(indices) and len(q_indptr) == len(indptr) == len(lengths) + 1
+        assert torch.equal((lengths + page - 1) // page, indptr[1:] - indptr[:-1])
+        numbers = SimpleNamespace(q_indptr=q_indptr.clone(), indptr=indptr.clone(), lengths=lengths.clone())
+        shape = (heads, rank, rope, page, dtype, kv_dtype)
+        self.plans.append(SimpleNamespace(numbers=numbers, shape=shape, causal=causal, scale=scale, indices=indices))
+
+    def run(self, q, rope, latents, turned, *, out):
+        plan, n = self.plans[-1], self.plans[-1].numbers
+        assert (*q.shape[1:], rope.shape[2], latents.shape[1], q.dtype, latents.dtype) == plan.shape
+        assert latents.shape[:2] == turned.shape[:2] and latents.stride() == turned.stride()
+        wide, options = torch.cat((q, rope), 2).float(), {"logits_soft_cap": 0.0, "window_left": -1}
+        for row, (begin, end) in enumerate(pairwise(n.q_indptr.tolist())):
+            assert plan.causal or end - begin == 1
+            pages = plan.indices[n.indptr[row] : n.indptr[row + 1]].long()
+            c, r = (x[pages].flatten(0, 1)[: n.lengths[row]].float() for x in (latents, turned))
+            k = torch.cat((c, r), 1)[:, None]
+            found = attention(wide[begin:end], k, c[:, None], {**options, "sm_scale": plan.scale})
+            out[begin:end] = found.to(out.dtype)
+        return out
+
+
 def fake(aot_dir: str = "/nowhere", jit_dir: str = "/nowhere") -> SimpleNamespace:
     """A fresh module."""
 
@@ -139,16 +171,21 @@ def fake(aot_dir: str = "/nowhere", jit_dir: str = "/nowhere") -> SimpleNamespac
     class Ragged(BatchPrefillWithRaggedKVCacheWrapper):
         made = []
 
+    class Latents(BatchMLAPagedAttentionWrapper):
+        made = []
+
     env = SimpleNamespace(FLASHINFER_AOT_DIR=aot_dir, FLASHINFER_JIT_DIR=jit_dir)
     jit = SimpleNamespace(
         env=env,
         get_batch_decode_uri=lambda *args: "decode",
+        get_batch_mla_uri=lambda backend, *args: f"mla-{backend}",
         get_batch_prefill_uri=lambda backend, *args: f"prefill-{backend}",
     )
     return SimpleNamespace(
         BatchDecodeWithPagedKVCacheWrapper=Decode,
         BatchPrefillWithPagedKVCacheWrapper=Prefill,
         BatchPrefillWithRaggedKVCacheWrapper=Ragged,
+        BatchMLAPagedAttentionWrapper=Latents,
         fast_decode_plan=fast_decode_plan,
         jit=jit,
         __version__="0.6.14",
@@ -171,6 +208,9 @@ class TorchKernels:
     def write_kv(self, k, v, keys, values, slots):
         keys.flatten(0, 1)[slots] = k
         values.flatten(0, 1)[slots] = v
+
+    def write_latent(self, latent, rope, pool, slots):
+        pool.flatten(0, 2)[slots] = torch.cat((latent, rope), 1)
 
     def rope_write(self, qkv, cos, sin, heads, pool, slots, norms, eps, *, keep=False):
         from sglcore.layers import reference

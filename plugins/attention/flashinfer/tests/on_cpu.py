@@ -53,6 +53,18 @@ def test_write(kv_heads, dim, page_size, dtype):
     assert torch.equal(ours[0], keys) and torch.equal(ours[1], values)
 
 
+@pytest.mark.parametrize("rank, rope_dim, page_size", [(64, 16, 16), (24, 8, 5)])
+def test_latents(rank, rope_dim, page_size):
+    torch.manual_seed(rank)
+    wide = torch.randn(7, rank + rope_dim + 3)  # as one projection leaves them
+    latent, rope = wide[:, :rank], wide[:, rank : rank + rope_dim]
+    slots = torch.randperm(6 * page_size)[:7]
+    ours, theirs = (torch.full((6, page_size, 1, rank + rope_dim), -1.0) for _ in range(2))
+    kernels.TritonKernels().write_latent(latent, rope, ours, slots)
+    TorchKernels().write_latent(latent, rope, theirs, slots)
+    assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("norms", ["qk", "q", "k", ""])
 @pytest.mark.parametrize(

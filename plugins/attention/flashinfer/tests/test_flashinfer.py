@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from sglcore_plugin_flashinfer import modules, probe
-from sglcore_plugin_flashinfer.spec import ATTENTION
+from sglcore_plugin_flashinfer.spec import ATTENTION, LATENT
 
 from sglcore.errors import PluginError
 from sglcore.testing import AttentionConformance, InitConformance
@@ -35,6 +35,18 @@ class TestAllOnTheCard(AttentionConformance):
 
     spec = ATTENTION
     heads = ((4, 4), (9, 3), (8, 1))
+
+
+@pytest.mark.gpu
+class TestLatentsOnTheCard(AttentionConformance):
+    """Where the module for latents is, or nvcc, which compiles it in half a minute."""
+
+    spec = replace(
+        LATENT, dtypes=("bfloat16",), head_dims=(128,), sliding_window=False, soft_cap=False, page_sizes=(16, 1)
+    )
+    latents = ((16, 512, 64), (128, 512, 64), (5, 512, 64))
+    heads = ((32, 8),)
+    test_decoding = test_every_head_size = test_long_prompt_in_chunks = test_consecutive_pages = None
 
 
 @pytest.fixture
@@ -69,6 +81,21 @@ def test_the_probe_says_what_is_missing_and_how_to_mend_it(installed):
     assert "it imports tvm_ffi; pip install 'apache-tvm-ffi>=0.1.6,<0.2'" in str(probe.problem())
     del installed["flashinfer"]
     assert probe.problem() == "flashinfer is not installed; pip install 'flashinfer-python>=0.6.14,<0.8'"
+
+
+def test_the_module_for_latents_is_asked_for(installed, monkeypatch, tmp_path):
+    monkeypatch.setattr(probe, "compiler", lambda: "/usr/bin/nvcc")
+    assert probe.latent_problem() is None
+    monkeypatch.setattr(probe, "compiler", lambda: None)
+    monkeypatch.setattr(probe, "_home", lambda module: None)
+    assert "no nvcc" in str(probe.latent_problem())
+    monkeypatch.setattr(probe, "_home", lambda module: tmp_path)
+    assert "CUDA_HOME" in str(probe.latent_problem())
+    (tmp_path / "ops" / "batch_mla_attention_x").mkdir(parents=True)
+    (tmp_path / "ops" / "batch_mla_attention_x" / "batch_mla_attention_x.so").touch()
+    assert probe.latent_problem() is None
+    del installed["flashinfer"]
+    assert "not installed" in str(probe.latent_problem())
 
 
 def test_versions_are_read_without_importing(tmp_path, monkeypatch):
@@ -108,3 +135,5 @@ def test_what_is_declared_is_there():
 
     assert ATTENTION.rope_write and hasattr(FlashInferAttention, "rope_write")
     assert ATTENTION.graph_safe and hasattr(FlashInferAttention, "refresh")
+    assert LATENT.mla and hasattr(FlashInferAttention, "attend_latent")
+    assert LATENT.name == "flashinfer-mla" and not ATTENTION.mla

@@ -16,6 +16,7 @@ from typing import Any
 import triton
 from sglcore_plugin_triton_attention import tables
 from sglcore_plugin_triton_attention.decode import decode_kernel, merge_kernel
+from sglcore_plugin_triton_attention.latent import latent_kernel, latent_write_kernel
 from sglcore_plugin_triton_attention.prefill import prefill_kernel
 from sglcore_plugin_triton_attention.write import rope_write_kernel, write_kernel
 from triton.backends.compiler import GPUTarget
@@ -25,7 +26,8 @@ HOPPER = GPUTarget("cuda", 90, 32)
 SHARED = 227 << 10  # bytes a block may have
 SPILLS = 64  # bytes a thread may lose to memory
 
-POINTERS = {"q": "*{t}", "k": "*{t}", "v": "*{t}", "out": "*{t}", "qkv": "*{t}", "queries": "*{t}", "q_norm": "*{t}",
+POINTERS = {"q_rope": "*{t}", "latent": "*{t}", "rope": "*{t}", "pool": "*{c}",
+            "q": "*{t}", "k": "*{t}", "v": "*{t}", "out": "*{t}", "qkv": "*{t}", "queries": "*{t}", "q_norm": "*{t}",
             "k_norm": "*{t}", "sinks": "*{t}", "keys": "*{c}", "values": "*{c}", "partial": "*fp32", "weight": "*fp32",
             "cos": "*fp32", "sin": "*fp32", "arrived": "*i32", "kv_lens": "*i32", "q_lens": "*i32", "blocks": "*i32",
             "page_table": "*i32", "slots": "*i64", "unit": "fp32", "outer": "fp32", "eps": "fp32"}  # fmt: skip
@@ -96,9 +98,34 @@ def write(cache: str = "bf16") -> None:
             build(rope_write_kernel, rope, "bf16", cache)
 
 
+def latents(heads: int, dtype: str = "bf16", cache: str = "") -> None:
+    """Latents of DeepSeek's size: decode with and without parts, short chunks and long prompts, and the write."""
+    shape = {"RANK": 512, "ROPE": 64, "RANK_WIDE": 512, "ROPE_WIDE": 64, "PAGE": 16}
+    cache, size = cache or dtype, 4 if dtype == "fp32" else 2
+    for tokens, split in ((1, False), (1, True), (2, False), (4096, False)):
+        tile = tables.latent_tile(heads, 512, size, tokens, 1 if cache.startswith("fp8") else size)
+        own = {"GROUP": heads, "HEADS": tile.heads, "BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n}
+        marks = {"BLOCKED": tokens > 1, "SPLIT": split}
+        build(latent_kernel, {**shape, **own, **marks}, dtype, cache, tile.warps, tile.stages)
+    build(latent_write_kernel, shape, dtype, cache)
+
+
+def run_latents(case: str) -> None:
+    """By the number of heads, or by how values are kept."""
+    if case == "fp8":
+        latents(16, cache="fp8e4nv")
+        latents(128, cache="fp8e4nv")
+    elif case == "exact":
+        latents(16, dtype="fp32")
+    else:
+        latents(int(case))
+
+
 def run(case: str) -> None:
     """All builds of a case."""
-    if case == "llama":
+    if case.startswith("latents"):
+        run_latents(case.removeprefix("latents-"))
+    elif case == "llama":
         attend(4, 128, 16)
     elif case == "qwen3-moe":
         attend(8, 128, 16)

@@ -19,7 +19,9 @@ from sglcore.contracts.models import KVGroup
 from sglcore.layers import reference
 from sglcore.testing import AttentionConformance
 from sglcore.testing.attention import DECODING, RAGGED
+from sglcore.testing.attention_run import error_of
 from sglcore.testing.harness import PagedPool
+from sglcore.testing.latent_run import LatentCase, LatentRun
 
 _patch = interpreter._patch_lang_tensor
 
@@ -43,6 +45,10 @@ class TorchWrites(TritonAttention):
         for pool, new in zip(kv.layer(layer), (k, v), strict=True):
             pool.flatten(0, 1)[meta[layer].batch.slots] = reference.narrowed(new, pool.dtype)
 
+    def write_latent(self, layer, latent, rope, kv, meta):
+        pool = kv.latent(layer)
+        pool.flatten(0, 2)[meta[layer].batch.slots] = reference.narrowed(torch.cat((latent, rope), 1), pool.dtype)
+
 
 class OnCpu(AttentionConformance):
     """The kit on the CPU with fewer and shorter cases where it is slow."""
@@ -50,6 +56,7 @@ class OnCpu(AttentionConformance):
     spec = ON_CPU
     device = "cpu"
     heads: ClassVar = ((4, 1), (9, 3), (2, 1))
+    latents: ClassVar = ((5, 24, 16),)
 
     def make(self):
         return TorchWrites()
@@ -82,12 +89,14 @@ class TestSplits(OnCpu):
 
     test_ragged_batches = test_every_dtype = test_every_head_size = test_long_prompt_in_chunks = test_soft_cap = None
     test_unused_pages_are_never_read = test_consecutive_pages = test_sliding_window = None
+    test_mla = test_mla_in_every_dtype = test_mla_reads_no_foreign_latent = None
 
 
 class TestWrites(OnCpu):
     """The writing kernel."""
 
     spec = replace(ON_CPU, kv_dtypes=(), page_sizes=(16,), sliding_window=False, soft_cap=False, sinks=False)
+    test_mla = test_mla_reads_no_foreign_latent = None
 
     def make(self):
         return TritonAttention()
@@ -150,6 +159,52 @@ def test_rope_write_is_norm_rope_and_write(half, norm, page_size):
     assert got.is_contiguous()
     for ours, right in zip(pools[0].layer(0), pools[1].layer(0), strict=True):
         torch.testing.assert_close(ours, right, atol=1e-6, rtol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("heads, tile", [(16, (16, 16)), (20, (32, 32)), (70, (64, 64)), (3, (64, 16))])
+def test_latents_of_many_heads_in_tiles_of_a_card(monkeypatch, heads, tile):
+    """What float32 on a card never takes: blocks of heads, and several tokens of a row in a program."""
+    block_m, own = tile
+    chosen = tables.LatentTile(block_m, own, 16, 4, 2)
+    decode = tables.LatentTile(own, own, 16, 4, 2)
+    monkeypatch.setattr(tables, "latent_tile", lambda h, r, i, tokens, k: decode if tokens == 1 else chosen)
+    run = LatentRun(TorchWrites(), LatentCase(heads=heads, rank=16, rope_dim=16, page_size=16, dtype="float32",
+                                              device="cpu"))  # fmt: skip
+    for rows in ([(0, 90), (1, 9)], [(0, 1), (1, 1)], [(0, 1), (1, 5)]):
+        for got, want in zip(*run.step(rows), strict=True):
+            assert error_of(got, want) < 2e-5
+
+
+def test_a_captured_step_of_latents_needs_no_host_and_no_real_row():
+    """As the one of keys and values: bounds far above the lengths, rows that only pad."""
+    run = LatentRun(TorchWrites(), LatentCase(heads=5, rank=24, rope_dim=16, page_size=16, dtype="float32",
+                                              device="cpu"))  # fmt: skip
+    run.step([(0, 200), (1, 70), (2, 5)])
+    (batch,) = run.pool.step([(run.rows[row], 1) for row in range(3)])
+    pool = run.pool.latent(0).nan_to_num_(0.5)
+    q = torch.randn(5, 5, 40)
+    backend = TorchWrites()
+    args = (run.pool, backend.plan((batch,)))
+    want = backend.attend_latent(0, q[:3, :, :24], q[:3, :, 24:], *args, scale=0.2)
+
+    pad = torch.full((2, batch.page_table.shape[1]), pool.shape[0] - 1, dtype=torch.int32)
+    padded = replace(
+        batch,
+        q_lens=torch.ones(5, dtype=torch.int32),
+        kv_lens=torch.cat((batch.kv_lens, torch.tensor([0, 1], dtype=torch.int32))),
+        page_table=torch.cat((batch.page_table.clamp(max=pool.shape[0] - 1), pad)),
+        slots=torch.cat((batch.slots, torch.tensor([-1, (pool.shape[0] - 1) * 16]))),
+        max_kv_len=32768,
+    )
+    meta = backend.plan((padded,))
+    held = pool.clone()
+    TritonAttention().write_latent(0, q[:, 0, :24], q[:, 0, 24:], run.pool, meta)
+    assert int((pool != held).any(-1).sum()) == 4, "one slot a row that has one"
+    pool.copy_(held)
+    for _ in range(2):  # counters are as they were
+        got = backend.attend_latent(0, q[..., :24], q[..., 24:], run.pool, meta, scale=0.2)
+        torch.testing.assert_close(got[:3], want, atol=1e-6, rtol=1e-6)
+        assert bool((got[3] == 0).all()) and bool(torch.isfinite(got).all())
 
 
 def test_a_captured_step_needs_no_host_and_no_real_row():

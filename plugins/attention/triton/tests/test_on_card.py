@@ -29,6 +29,7 @@ class TestOnCard(AttentionConformance):
 class TestLlamaHeads(AttentionConformance):
     spec = replace(ATTENTION, head_dims=(128,), page_sizes=(16,))
     heads = ((32, 8), (16, 8), (32, 4))
+    latents = ((128, 512, 64), (16, 512, 64))
 
 
 def test_what_is_missing_is_told(monkeypatch):
@@ -155,4 +156,49 @@ def test_a_captured_step_is_true_for_what_its_tensors_hold_later(rows):
             k, v = (x[slots].double().repeat_interleave(4, 1) for x in (keys, values))
             weights = (torch.einsum("hd,khd->hk", q[row].double(), k) * 0.09).softmax(-1)
             right = torch.einsum("hk,khd->hd", weights, v)
+            torch.testing.assert_close(out[row].double(), right, atol=3e-2, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("heads", [16, 128])
+@pytest.mark.parametrize("rows", [1, 5, 64])
+def test_a_captured_step_of_latents_is_true_for_what_its_tensors_hold_later(rows, heads):
+    """As the one of keys and values."""
+    need_card()
+    torch.manual_seed(rows)
+    group = KVGroup(kind="latent", layers=(0,), kv_heads=1, head_dim=576)
+    pool = PagedPool([group], pages=rows * 72, page_size=16, dtype=torch.bfloat16, device="cuda")
+    pool.latent(0).normal_()
+    own = torch.arange(rows * 70, dtype=torch.int32, device="cuda").view(rows, 70)
+    kv_lens = torch.full((rows,), 3, dtype=torch.int32, device="cuda")
+    batch = AttentionBatch(
+        q_lens=torch.ones_like(kv_lens),
+        kv_lens=kv_lens,
+        page_table=own,
+        slots=torch.zeros(rows, dtype=torch.int64, device="cuda"),
+        max_q_len=1,
+        max_kv_len=40000,
+        page_size=16,
+        group=group,
+    )
+    q = torch.randn(rows, heads, 576, device="cuda", dtype=torch.bfloat16)
+    parts = (q[..., :512], q[..., 512:])
+    ours = backend()
+    meta = ours.plan((batch,))
+    ours.attend_latent(0, *parts, pool, meta, scale=0.05)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = ours.attend_latent(0, *parts, pool, meta, scale=0.05)
+    latents = pool.latent(0).flatten(0, 2)
+    for lengths in ([7, 1100, 64, 65, 0], [1, 1, 1, 900, 1104]):
+        kv_lens.copy_(torch.tensor((lengths * rows)[:rows], dtype=torch.int32))
+        graph.replay()
+        for row in range(min(rows, 5)):
+            length = lengths[row]
+            if not length:
+                assert bool((out[row] == 0).all())
+                continue
+            slots = (own[row].long()[:, None] * 16 + torch.arange(16, device="cuda")).view(-1)[:length]
+            k = latents[slots].double()
+            right = (q[row].double() @ k.T * 0.05).softmax(-1) @ k[:, :512]
             torch.testing.assert_close(out[row].double(), right, atol=3e-2, rtol=0)

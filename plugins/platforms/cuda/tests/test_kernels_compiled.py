@@ -129,7 +129,9 @@ def test_the_others(pdl):
     check(rope._rope, {"HEADS": 16, "HALF": 32, "REST": 64, "PDL": pdl}, 4)
     out = {"out": "*i64"}
     tables = {"places": "*i64", "counts": "*i32", "bias": "*fp32"}
-    built = check(penalties._penalise, {"BLOCK": penalties.BLOCK, "PDL": pdl}, penalties.WARPS, types=tables, fused=False)
+    built = check(
+        penalties._penalise, {"BLOCK": penalties.BLOCK, "PDL": pdl}, penalties.WARPS, types=tables, fused=False
+    )
     assert "fma.rn.f32" not in built.asm["ptx"] and "div.rn.f32" in built.asm["ptx"]
     check(sampling._argmax_parts, {"BLOCK": sampling.BLOCK, "PDL": pdl}, sampling.WARPS)
     check(sampling._argmax_rows, {"SPLITS": 128, "PDL": pdl}, 1, types=out)

@@ -16,6 +16,8 @@ from sglcore.contracts.routes import RouteEntry
 from sglcore.server.engine_view import EngineView
 from sglcore.server.errors import json_response
 from sglcore.server.face import Face
+from sglcore.server.openapi_control import SERVER, EngineSnapshot
+from sglcore.server.openapi_shapes import fetched
 
 MEDIA_TYPES = {
     "html": "text/html; charset=utf-8",
@@ -23,7 +25,8 @@ MEDIA_TYPES = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
-INDEX = "index.html"
+# Where pages stand; every other file is below /ui/.
+ADDRESSES = {"index.html": "/", "docs.html": "/docs"}
 # Content Security Policy, W3C level 3. Trusted types make a slip in our own scripts an error instead of a hole.
 POLICY = "; ".join(
     (
@@ -52,7 +55,7 @@ HEADERS = {
 
 
 def ui_routes(face: Face) -> list[RouteEntry]:
-    """`/` and `/ui/...`; nothing under `--no-ui`."""
+    """`/`, `/docs` and `/ui/...`; nothing under `--no-ui`."""
     if face.context.config.no_ui:
         return []
     view = EngineView(face)
@@ -60,8 +63,9 @@ def ui_routes(face: Face) -> list[RouteEntry]:
     async def engine(_: Request) -> Response:
         return json_response(await view.now(), headers={"Cache-Control": "no-store"})
 
-    pages = [_file_route("/" if name == INDEX else f"/ui/{name}", name, data) for name, data in page_files().items()]
-    return [*pages, RouteEntry("/ui/engine", engine, ("GET",), "user")]
+    pages = [_file_route(address(name), name, data) for name, data in page_files().items()]
+    doc = fetched(SERVER, "A snapshot of the engine, for the page", EngineSnapshot)
+    return [*pages, RouteEntry("/ui/engine", engine, ("GET",), "user", doc=doc)]
 
 
 def page_files() -> dict[str, bytes]:
@@ -69,6 +73,11 @@ def page_files() -> dict[str, bytes]:
     folder = files(__package__).joinpath("static")
     found = [f for f in folder.iterdir() if f.name.rpartition(".")[2] in MEDIA_TYPES]
     return {f.name: f.read_bytes() for f in sorted(found, key=lambda f: f.name)}
+
+
+def address(name: str) -> str:
+    """The path at which a file of the page is served."""
+    return ADDRESSES.get(name, f"/ui/{name}")
 
 
 def _file_route(path: str, name: str, data: bytes) -> RouteEntry:

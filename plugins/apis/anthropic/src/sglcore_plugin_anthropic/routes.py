@@ -8,10 +8,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sglcore.contracts.routes import Problem, RouteContext, RouteEntry
+from sglcore.contracts.routes import Problem, RouteContext, RouteDoc, RouteEntry
 from sglcore.errors import RequestError
 from sglcore_plugin_anthropic.answer import Answer, frame
 from sglcore_plugin_anthropic.ask import Ask, begin, in_our_words, understand
+from sglcore_plugin_anthropic.docs import COUNT_TOKENS, MESSAGES
 from sglcore_plugin_anthropic.errors import REQUEST_ID, error_body, on_error
 
 KEY_HEADER = "x-api-key"
@@ -49,7 +50,7 @@ def routes(context: RouteContext) -> list[RouteEntry]:
             raise in_our_words(error, ask) from None
         return Response(msgspec.json.encode({"input_tokens": tokens}), 200, media_type="application/json")
 
-    def entry(path: str, endpoint: Any) -> RouteEntry:
-        return RouteEntry(path, endpoint, ("POST",), "user", on_error=on_error, key_header=KEY_HEADER)
+    def entry(path: str, endpoint: Any, doc: RouteDoc) -> RouteEntry:
+        return RouteEntry(path, endpoint, ("POST",), "user", on_error=on_error, key_header=KEY_HEADER, doc=doc)
 
-    return [entry("/v1/messages", messages), entry("/v1/messages/count_tokens", count_tokens)]
+    return [entry("/v1/messages", messages, MESSAGES), entry("/v1/messages/count_tokens", count_tokens, COUNT_TOKENS)]

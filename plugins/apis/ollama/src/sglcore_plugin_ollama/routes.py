@@ -9,8 +9,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from sglcore.contracts.routes import Problem, RouteContext, RouteEntry
+from sglcore.contracts.routes import Problem, RouteContext, RouteDoc, RouteEntry
 from sglcore.errors import RequestError
+from sglcore_plugin_ollama import docs
 from sglcore_plugin_ollama.answer import Answer, line, loaded
 from sglcore_plugin_ollama.ask import Ask, begin, chat_ask, generate_ask, model_of
 from sglcore_plugin_ollama.fields import flag
@@ -25,7 +26,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 def routes(context: RouteContext) -> list[RouteEntry]:
     """The dialect over one server."""
     chat, generate = (writer(context, understand) for understand in (chat_ask, generate_ask))
-    entries = [_post("/api/chat", chat), _post("/api/generate", generate)]
+    entries = [_post("/api/chat", chat, docs.CHAT), _post("/api/generate", generate, docs.GENERATE)]
     return entries + library_routes(context) + refused_routes(context) + banner_routes(context)
 
 
@@ -72,10 +73,14 @@ def library_routes(context: RouteContext) -> list[RouteEntry]:
         check_model(model_of(body), context.model)
         return _answered({"status": "success"}, stream)
 
-    gets = (("/api/tags", tags), ("/api/ps", running), ("/api/version", version))
-    return [RouteEntry(path, endpoint, ("GET",), "user", on_error=on_error) for path, endpoint in gets] + [
-        _post("/api/show", show),
-        _post("/api/pull", pull),
+    gets = (
+        ("/api/tags", tags, docs.TAGS),
+        ("/api/ps", running, docs.RUNNING),
+        ("/api/version", version, docs.VERSION),
+    )
+    return [RouteEntry(path, call, ("GET",), "user", on_error=on_error, doc=doc) for path, call, doc in gets] + [
+        _post("/api/show", show, docs.SHOW),
+        _post("/api/pull", pull, docs.PULL),
     ]
 
 
@@ -90,7 +95,7 @@ def refused_routes(context: RouteContext) -> list[RouteEntry]:
                 await context.http.read_object(request)
             raise RequestError(message, code="unsupported_operation")
 
-        return RouteEntry(path, endpoint, (method,), "user", on_error=on_error)
+        return RouteEntry(path, endpoint, (method,), "user", on_error=on_error, doc=docs.REFUSED)
 
     changes = [refusing(f"/api/{name}", fixed) for name in ("create", "copy", "push")]
     vectors = [refusing(path, no_vectors) for path in ("/api/embed", "/api/embeddings")]
@@ -104,7 +109,7 @@ def banner_routes(context: RouteContext) -> list[RouteEntry]:
         return PlainTextResponse(BANNER)
 
     methods = ("GET", "HEAD") if context.config.no_ui else ("HEAD",)
-    return [RouteEntry("/", banner, methods, "public", on_error=on_error)]
+    return [RouteEntry("/", banner, methods, "public", on_error=on_error, doc=docs.BANNER)]
 
 
 def on_error(problem: Problem) -> Response:
@@ -125,5 +130,5 @@ def _json(content: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(content), status, media_type="application/json")
 
 
-def _post(path: str, endpoint: Endpoint) -> RouteEntry:
-    return RouteEntry(path, endpoint, ("POST",), "user", on_error=on_error)
+def _post(path: str, endpoint: Endpoint, doc: RouteDoc) -> RouteEntry:
+    return RouteEntry(path, endpoint, ("POST",), "user", on_error=on_error, doc=doc)

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from sglcore.contracts.routes import RouteContext, RouteEntry
 from sglcore.errors import RequestError
+from sglcore_plugin_sagemaker.docs import INVOCATIONS, PING
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
@@ -35,6 +36,6 @@ def routes(context: RouteContext) -> list[RouteEntry]:
         return response
 
     return [
-        RouteEntry("/ping", ping, ("GET",), "public"),
-        RouteEntry("/invocations", invocations, ("POST",), "user"),
+        RouteEntry("/ping", ping, ("GET",), "public", doc=PING),
+        RouteEntry("/invocations", invocations, ("POST",), "user", doc=INVOCATIONS),
     ]

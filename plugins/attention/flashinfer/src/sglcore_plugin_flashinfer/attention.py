@@ -12,6 +12,7 @@ from sglcore.contracts.attention import AttentionBatch, KVView
 from sglcore.errors import ConfigError, PluginError
 from sglcore_plugin_flashinfer import device as devices
 from sglcore_plugin_flashinfer import modules
+from sglcore_plugin_flashinfer.latents import LatentRun, LatentVariant
 from sglcore_plugin_flashinfer.numbers import Numbers, Variant, numbers_of
 from sglcore_plugin_flashinfer.workspace import LIMIT, Workspace, decode_bytes, prefill_bytes, usual_bytes
 from sglcore_plugin_flashinfer.wrappers import DecodeRun, FreshRun, PrefillRun, tensor_cores
@@ -23,7 +24,7 @@ PREFILL = "SGLCORE_FLASHINFER_PREFILL"  # environment variable
 CHOICES = ("auto", "fa2", "fa3")
 UNCAPTURED = 64  # decode wrappers kept for numbers of rows that no graph holds
 LEAST_INDICES = 1 << 16
-Run = DecodeRun | FreshRun | PrefillRun
+Run = DecodeRun | FreshRun | PrefillRun | LatentRun
 
 
 @dataclass(slots=True)
@@ -34,6 +35,7 @@ class Shared:
     decode: dict[tuple[Variant, int], DecodeRun] = field(default_factory=dict)
     prefill: dict[Variant, PrefillRun] = field(default_factory=dict)
     fresh: dict[Variant, FreshRun] = field(default_factory=dict)
+    latent: dict[tuple[LatentVariant, bool], LatentRun] = field(default_factory=dict)  # and whether for single tokens
 
 
 @dataclass(slots=True)
@@ -51,7 +53,7 @@ class GroupStep:
     decode: bool
     first: int  # the layer that comes first
     built: bool = False
-    runs: dict[tuple[Variant, bool], Run] = field(default_factory=dict)
+    runs: dict[tuple[Variant | LatentVariant, bool], Run] = field(default_factory=dict)
     new: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
@@ -64,7 +66,8 @@ class Step:
 
 
 class FlashInferAttention:
-    """Implements `contracts.AttentionBackend`, `RopeWriter` and `GraphBackend` with FlashInfer's paged wrappers.
+    """Implements `contracts.AttentionBackend`, `RopeWriter`, `LatentBackend` and `GraphBackend` with FlashInfer's paged
+    wrappers.
 
     Steps of single tokens take the decode wrapper in its graph mode, one a number of rows, so that the step that warms
     up and the one that is captured are the same; all others take the prefill wrapper. Wrappers are planned when the
@@ -162,8 +165,38 @@ class FlashInferAttention:
         if new is not None and isinstance(run, FreshRun):
             run.run(_by_value(q), *new, out)
         else:
-            assert not isinstance(run, FreshRun)
+            assert isinstance(run, DecodeRun | PrefillRun)
             run.wrapper.run(_by_value(q), (keys, values), out=out)
+        return out
+
+    def write_latent(self, layer: int, latent: torch.Tensor, rope: torch.Tensor, kv: KVView, meta: Step) -> None:
+        """Store latent [tokens, rank] and rope [tokens, rope_dim] side by side at their slots, in one kernel."""
+        group = meta.layers[layer]
+        self._indices(group, layer)
+        self._kernels.write_latent(_by_value(latent), _by_value(rope), kv.latent(layer), group.batch.slots)
+
+    def attend_latent(
+        self,
+        layer: int,
+        q_latent: torch.Tensor,
+        q_rope: torch.Tensor,
+        kv: KVView,
+        meta: Step,
+        *,
+        scale: float,
+    ) -> torch.Tensor:
+        """q_latent [tokens, heads, rank], q_rope [tokens, heads, rope_dim] -> [tokens, heads, rank], contiguous."""
+        group, pool = meta.layers[layer], kv.latent(layer)
+        if not group.built:
+            self._indices(group, layer)
+        sizes = (q_latent.shape[1], q_latent.shape[2], q_rope.shape[2], pool.shape[1])
+        variant = LatentVariant(*sizes, q_latent.dtype, pool.dtype, scale)
+        run = group.runs.get((variant, False))
+        if run is None:
+            run = self._prepare_latent(group, variant)
+        assert isinstance(run, LatentRun)
+        out = torch.empty(q_latent.shape, dtype=q_latent.dtype, device=q_latent.device)
+        run.run(_by_value(q_latent), _by_value(q_rope), pool, out)
         return out
 
     def _group(self, batch: AttentionBatch) -> GroupStep:
@@ -182,8 +215,10 @@ class FlashInferAttention:
             indices = torch.zeros(room, dtype=torch.int32, device=batch.page_table.device)
             for run in () if shared is None else shared.decode.values():
                 run.settle()  # a captured step keeps its own, with the buffer it was captured with
-            kept = ({}, {}) if shared is None else (shared.prefill, shared.fresh)
-            shared = self._shared[batch.group] = Shared(indices, prefill=kept[0], fresh=kept[1])
+            grown = Shared(indices)
+            if shared is not None:
+                grown.prefill, grown.fresh, grown.latent = shared.prefill, shared.fresh, shared.latent
+            shared = self._shared[batch.group] = grown
         return shared
 
     def _indices(self, group: GroupStep, layer: int) -> None:
@@ -209,8 +244,25 @@ class FlashInferAttention:
         group.runs[variant, fresh] = run
         return run
 
+    def _prepare_latent(self, group: GroupStep, variant: LatentVariant) -> LatentRun:
+        """As `_prepare`, over latents."""
+        device, kept, key = group.indices.device, group.shared.latent, (variant, group.decode)
+        capturing, kernel = devices.capturing(device), self._latent_kernel(variant, device)
+        if capturing and not (group.decode and key in kept):
+            raise PluginError(
+                "flashinfer: only steps of single tokens can be captured, and only such as were run before."
+            )
+        run = kept.get(key)
+        if run is None:
+            run = kept[key] = LatentRun(self._flashinfer, variant, kernel, device, decode=group.decode)
+        if not capturing:
+            with self._loading.of(kernel, variant):
+                self._plan(group, run)
+        group.runs[variant, False] = run
+        return run
+
     def _plan(self, group: GroupStep, run: Run) -> None:
-        if isinstance(run, PrefillRun):
+        if isinstance(run, PrefillRun | LatentRun):
             run.plan(group.numbers, group.indices)
         else:
             run.plan(group.numbers)
@@ -255,6 +307,13 @@ class FlashInferAttention:
         """The workspace, of `size` bytes at least and in any case as large as is usual."""
         usual = usual_bytes(variant, tensor_cores(variant), devices.multiprocessors(device))
         return self._workspace.at_least(max(size, usual), device)
+
+    def _latent_kernel(self, variant: LatentVariant, device: torch.device) -> str:
+        """ "fa2" or "fa3": the latter on Hopper, unless only the other need not be compiled or was asked for."""
+        if self._prefill == "fa2" or not devices.is_hopper(device):
+            return "fa2"
+        there = {k: modules.source(self._flashinfer, k, variant) != modules.COMPILED for k in ("fa2", "fa3")}
+        return "fa3" if self._prefill == "fa3" or there["fa3"] or not there["fa2"] else "fa2"
 
     def _prefill_kernel(self, variant: Variant, device: torch.device) -> str:
         """ "fa2" or "fa3": the latter on Hopper for plain masks, unasked only where it need not be compiled."""

@@ -12,6 +12,8 @@ import torch
 import triton
 import triton.language as tl
 
+from sglcore_plugin_flashinfer.latent_kernels import write_latent
+
 ROWS_BLOCK = 1024  # rows whose pages are counted at once
 PAGES_BLOCK = 1024  # pages of a row copied at once
 HEADS_BLOCK = 8  # heads of a token in one program
@@ -173,6 +175,8 @@ def rope_write_kernel(
 
 class TritonKernels:
     """The launches. Shapes and strides come from the tensors; nothing waits for the device."""
+
+    write_latent = staticmethod(write_latent)
 
     def fill_indices(
         self, kv_lens: torch.Tensor, page_table: torch.Tensor, page_size: int, indices: torch.Tensor

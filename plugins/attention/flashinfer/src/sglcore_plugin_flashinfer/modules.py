@@ -13,12 +13,14 @@ import torch
 
 from sglcore.errors import PluginError
 from sglcore_plugin_flashinfer import probe
+from sglcore_plugin_flashinfer.latents import LatentVariant
 from sglcore_plugin_flashinfer.numbers import Variant
 
 log = logging.getLogger("sglcore.attention.flashinfer")
 AHEAD = "ahead-of-time"
 KEPT = "from its cache"
 COMPILED = "compiled"
+AnyVariant = Variant | LatentVariant
 
 
 def import_flashinfer() -> Any:
@@ -37,13 +39,18 @@ def import_flashinfer() -> Any:
     return flashinfer
 
 
-def source(flashinfer: Any, kernel: str, variant: Variant) -> str:
-    """Where the module of a kernel ("decode", "fa2", "fa3") comes from: AHEAD, KEPT, or COMPILED, then at first use."""
+def source(flashinfer: Any, kernel: str, variant: AnyVariant) -> str:
+    """Where the module of a kernel ("decode", "fa2", "fa3") comes from: AHEAD, KEPT, or COMPILED, then at first use.
+
+    For latents the modules of the same names that serve them.
+    """
     try:
         jit = flashinfer.jit
         types = (variant.dtype, variant.kv_dtype, variant.dtype, torch.int32)
         shape = (variant.head_dim, variant.head_dim, 0, bool(variant.window), bool(variant.soft_cap))
-        if kernel == "decode":
+        if isinstance(variant, LatentVariant):
+            name = jit.get_batch_mla_uri(kernel, *types, variant.rank, variant.rope_dim, False)
+        elif kernel == "decode":
             name = jit.get_batch_decode_uri(*types, *shape)
         else:
             name = jit.get_batch_prefill_uri(kernel, *types, *shape, False)
@@ -61,9 +68,17 @@ class Loading:
         self._seen: set[tuple[Any, ...]] = set()
 
     @contextmanager
-    def of(self, kernel: str, variant: Variant) -> Iterator[None]:
+    def of(self, kernel: str, variant: AnyVariant) -> Iterator[None]:
         """Around the first plan of a wrapper. Raises PluginError where a module cannot be had."""
-        key = (kernel, variant.dtype, variant.kv_dtype, variant.head_dim, bool(variant.window), bool(variant.soft_cap))
+        key = (
+            type(variant),
+            kernel,
+            variant.dtype,
+            variant.kv_dtype,
+            variant.head_dim,
+            bool(variant.window),
+            bool(variant.soft_cap),
+        )
         if key in self._seen:
             yield
             return
@@ -81,7 +96,7 @@ class Loading:
         log.info("flashinfer: kernels of %s loaded in %.1f s (%s)", _told(kernel, variant), took, came)
 
 
-def _failed(kernel: str, variant: Variant, came: str, error: Exception) -> PluginError:
+def _failed(kernel: str, variant: AnyVariant, came: str, error: Exception) -> PluginError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     said = next((line for line in lines if "error" in line.lower()), lines[-1])[:300]
     remedy = "Start with another --attention-backend, such as triton."
@@ -93,9 +108,13 @@ def _failed(kernel: str, variant: Variant, came: str, error: Exception) -> Plugi
     return PluginError(f"flashinfer cannot load its kernels of {_told(kernel, variant)}: {said}.", remedy=remedy)
 
 
-def _told(kernel: str, variant: Variant) -> str:
+def _told(kernel: str, variant: AnyVariant) -> str:
     """A module in words."""
-    words = [kernel if kernel == "decode" else f"prefill {kernel}", str(variant.dtype).removeprefix("torch.")]
+    latent = isinstance(variant, LatentVariant)
+    words = [
+        f"mla {kernel}" if latent else kernel if kernel == "decode" else f"prefill {kernel}",
+        str(variant.dtype).removeprefix("torch."),
+    ]
     words += [f"head_dim {variant.head_dim}"]
     words += ["window"] if variant.window else []
     words += ["soft cap"] if variant.soft_cap else []

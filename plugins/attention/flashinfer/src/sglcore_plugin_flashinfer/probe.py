@@ -10,6 +10,7 @@ from pathlib import Path
 
 PACKAGE = "flashinfer-python"
 WANTED = "flashinfer-python>=0.6.14,<0.8"
+LATENT_MODULE = "batch_mla_attention"
 # What `import flashinfer` itself imports, and the distribution each comes from. The other requirements in its metadata
 # (cuda-tile, cutlass-dsl, cudnn-frontend and others) serve what is not used here.
 NEEDED = (
@@ -36,6 +37,18 @@ def problem() -> str | None:
     if mismatch := _cache_mismatch():
         return mismatch
     return None
+
+
+def latent_problem() -> str | None:
+    """As `problem`, for latent attention, whose module is seldom among those compiled ahead."""
+    home = _home("flashinfer_jit_cache")
+    ahead = home is not None and any(home.glob(f"**/{LATENT_MODULE}*.so"))
+    if (told := problem()) or ahead or compiler() is not None:
+        return told
+    return (
+        "FlashInfer's module for latents is not compiled and there is no nvcc to do so; install the CUDA toolkit and "
+        "set CUDA_HOME, or a flashinfer_jit_cache that has it"
+    )
 
 
 def version() -> str | None:

@@ -1,4 +1,6 @@
-"""The entry point of the plugin; imports no torch."""
+"""The entry points of the plugin; imports no torch."""
+
+from dataclasses import replace
 
 from sglcore.contracts.attention import AttentionSpec
 
@@ -16,4 +18,15 @@ ATTENTION = AttentionSpec(
     rope_write=True,
     priority=20,
     decode_priority=5,  # planning on the host costs more than its kernels gain
+)
+
+# The same code, for models that cache latents: a name of its own, since its module comes on its own and may be missing.
+LATENT = replace(
+    ATTENTION,
+    name="flashinfer-mla",
+    summary="FlashInfer: multi-head latent attention (FlashAttention 2 and 3) for NVIDIA GPUs",
+    probe="sglcore_plugin_flashinfer.probe:latent_problem",
+    mla=True,
+    latent_dims=(576,),
+    priority=15,
 )

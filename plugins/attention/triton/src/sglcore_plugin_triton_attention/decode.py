@@ -235,5 +235,5 @@ def merge_kernel(
     _, low, kv_len = visible(kv_lens, row, window, WINDOW, BLOCK_N)
     _, parts = share(kv_len - low, fill, splits, BLOCK_N)
     if parts > 1:
-        merge_parts(partial, weight, out, sinks, row.to(tl.int64), block // BLOCKS, block % BLOCKS, heads, splits, parts,
-                    GROUP, BLOCK_H, DIM, WIDE, SINKS)  # fmt: skip
+        merge_parts(partial, weight, out, sinks, row.to(tl.int64), block // BLOCKS, block % BLOCKS, heads, splits,
+                    parts, GROUP, BLOCK_H, DIM, WIDE, SINKS)  # fmt: skip

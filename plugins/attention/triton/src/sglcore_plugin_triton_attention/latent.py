@@ -12,6 +12,7 @@ import triton.language as tl
 
 from sglcore_plugin_triton_attention.decode import merge_parts, share
 from sglcore_plugin_triton_attention.softmax import fold, places, tile
+from sglcore_plugin_triton_attention.write import narrowed
 
 
 @triton.jit
@@ -36,10 +37,12 @@ def latent_write_kernel(
     to = pool + slot // PAGE * page_stride + slot % PAGE * slot_stride
     at = tl.arange(0, RANK_WIDE)
     mask = (at < RANK) & (slot >= 0)
-    tl.store(to + at, tl.load(latent + token * latent_stride + at, mask=mask).to(pool.dtype.element_ty), mask=mask)
+    value = tl.load(latent + token * latent_stride + at, mask=mask)
+    tl.store(to + at, narrowed(value, pool.dtype.element_ty), mask=mask)
     at = tl.arange(0, ROPE_WIDE)
     mask = (at < ROPE) & (slot >= 0)
-    tl.store(to + RANK + at, tl.load(rope + token * rope_stride + at, mask=mask).to(pool.dtype.element_ty), mask=mask)
+    value = tl.load(rope + token * rope_stride + at, mask=mask)
+    tl.store(to + RANK + at, narrowed(value, pool.dtype.element_ty), mask=mask)
 
 
 @triton.jit

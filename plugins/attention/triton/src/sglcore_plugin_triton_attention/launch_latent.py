@@ -28,7 +28,8 @@ class LatentCall:
 
     def tile(self, tokens: int) -> tables.LatentTile:
         """For rows of up to `tokens` new tokens."""
-        return tables.latent_tile(self.q.shape[1], self.q.shape[2], self.q.element_size(), tokens)
+        heads, rank = self.q.shape[1:]
+        return tables.latent_tile(heads, rank, self.q.element_size(), tokens, self.pool.element_size())
 
     def strides(self) -> tuple[int, ...]:
         """Of queries, pool and page table, in the kernel's order."""
@@ -58,12 +59,12 @@ def launch_latent(call: LatentCall, workspaces: Workspaces) -> None:
     """All rows: those with one new token cut into parts, the others in blocks of tokens."""
     plan, batch, q = call.plan, call.plan.batch, call.q
     heads, rank = q.shape[1:]
+    space = workspaces.get(q.device, call.tile(1).block_m, rank, tables.LATENT_CROWD)
     shared = (batch.q_lens, batch.kv_lens, plan.table, LOG2E * call.scale, *call.strides())
     if plan.singles:
         tile = call.tile(1)
         blocks = triton.cdiv(heads, tile.heads)
         fill, splits = tables.latent_splits(plan.singles * blocks, batch.max_kv_len, tile.block_n)
-        space = workspaces.get(q.device, tile.block_m, rank, tables.LATENT_CROWD)
         latent_kernel[(blocks, plan.singles, splits)](
             *(q, call.rope, call.pool, call.out, *space, batch.kv_lens, *shared, fill, splits),
             **call.flags(tile),
@@ -72,7 +73,6 @@ def launch_latent(call: LatentCall, workspaces: Workspaces) -> None:
         )
     if plan.longest:
         tile = call.tile(plan.longest)
-        space = workspaces.get(q.device, tile.block_m, rank, tables.LATENT_CROWD)
         entries = plan.blocks(max(1, tile.block_m // tile.heads))
         latent_kernel[(triton.cdiv(heads, tile.heads), entries.shape[0], 1)](
             *(q, call.rope, call.pool, call.out, *space, entries, *shared, 1, 1),

@@ -5,7 +5,7 @@ from sglcore.contracts.attention import AttentionSpec
 ATTENTION = AttentionSpec(
     name="triton",
     factory="sglcore_plugin_triton_attention.backend:TritonAttention",
-    summary="Paged attention in Triton: split decode, ragged prefill, latent attention, rope and cache write in one kernel",
+    summary="Paged attention in Triton: split decode, ragged prefill, latents, rope and cache write in one kernel",
     probe="sglcore_plugin_triton_attention.probe:problem",
     platforms=("cuda",),
     dtypes=("bfloat16", "float16", "float32"),

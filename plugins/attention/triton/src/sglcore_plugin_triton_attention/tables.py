@@ -108,19 +108,21 @@ def prefill_tile(places: int, head_dim: int, itemsize: int) -> PrefillTile:
     return PrefillTile(128, 128 if dim <= 128 else 64, 8, 3)
 
 
-def latent_tile(heads: int, rank: int, itemsize: int, tokens: int) -> LatentTile:
+def latent_tile(heads: int, rank: int, itemsize: int, tokens: int, kept: int) -> LatentTile:
     """heads: that share the latents; rank: of the latent; tokens: the longest row's new ones, 1 in decoding.
 
-    A program keeps [block_m, rank] float32 in registers and reads each latent once for all of block_m, so that many
-    heads are worth a tile that a whole warp group multiplies at once.
+    kept: bytes of a value in the pool; where they are fewer than itemsize, widening takes registers and tiles are
+    smaller. A program keeps [block_m, rank] float32 in registers and reads each latent once for all of block_m, so that
+    many heads are worth a tile that a whole warp group multiplies at once.
     """
-    own = min(64, padded(heads))
     if itemsize > 2:  # products take registers: the smallest tile
         return LatentTile(16, 16, 16, 8, 2)
-    if rank > 256 and own * tokens > 32:
-        return LatentTile(64, own, 64, 8, 3)
-    block_m = min(64, own * tokens) if tokens > 1 else own
-    return LatentTile(padded(block_m), own, 32, 4, 3)
+    most = 64 if kept == itemsize else 32
+    own = min(most, padded(heads))
+    block_m = padded(min(most, own * tokens))
+    if rank > 256 and block_m == 64:
+        return LatentTile(block_m, own, 64, 8, 3)
+    return LatentTile(block_m, own, 32, 8 if rank > 256 and block_m > 16 else 4, 5)
 
 
 def latent_splits(programs: int, max_kv_len: int, block_n: int) -> tuple[int, int]:

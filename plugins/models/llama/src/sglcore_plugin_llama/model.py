@@ -61,6 +61,7 @@ class LlamaLayer:
         return {
             **self.input_norm.slots(f"{self.prefix}input_layernorm"),
             **self.qkv.slots(f"{self.prefix}self_attn."),
+            **self.attention.slots(f"{self.prefix}self_attn."),
             **self.out.slots(f"{self.prefix}self_attn."),
             **self.post_norm.slots(f"{self.prefix}post_attention_layernorm"),
             **self.mlp.slots(f"{self.prefix}mlp."),

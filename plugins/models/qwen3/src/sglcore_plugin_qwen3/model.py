@@ -76,6 +76,7 @@ class Qwen3Layer:
             **self.qkv.slots(f"{self.prefix}self_attn."),
             **self.q_norm.slots(f"{self.prefix}self_attn.q_norm"),
             **self.k_norm.slots(f"{self.prefix}self_attn.k_norm"),
+            **self.attention.slots(f"{self.prefix}self_attn."),
             **self.out.slots(f"{self.prefix}self_attn."),
             **self.post_norm.slots(f"{self.prefix}post_attention_layernorm"),
             **self.mlp.slots(f"{self.prefix}mlp."),

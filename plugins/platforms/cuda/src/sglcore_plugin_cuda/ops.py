@@ -39,7 +39,7 @@ class SmallBatchLinear:
         return F.linear(x, self.weight, self.bias)
 
     def into(self, x: torch.Tensor, out: torch.Tensor) -> None:
-        """See `contracts.LinearOp`."""
+        """See `contracts.ops.WritingLinear`."""
         if (config := self._config(x)) is not None:
             small_linear(x, self.weight, self.bias, config, self.counters, out=out, pdl=self.pdl)
         else:
@@ -66,7 +66,7 @@ class PlainLinear:
         return F.linear(x, self.weight, self.bias)
 
     def into(self, x: torch.Tensor, out: torch.Tensor) -> None:
-        """See `contracts.LinearOp`."""
+        """See `contracts.ops.WritingLinear`."""
         _into(x, self.weight, self.bias, out)
 
 
