@@ -13,7 +13,10 @@ ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "docs" / "reference" / "env.md"
 PYTHONS = {"PYTHONPATH"}
 FLAGS = {flag.variable for flag in flags_of(ServerConfig)}
-CALLS = re.compile(r"""environ(?:\.get|\.setdefault|\.pop)?[\[(]\s*["'](\w+)["']|getenv\(\s*["'](\w+)["']|["'](\w+)["'] (?:not )?in os\.environ""")  # fmt: skip
+WORD = r"""["'](\w+)["']"""
+CALLS = re.compile(
+    rf"environ(?:\.get|\.setdefault|\.pop)?[\[(]\s*{WORD}|getenv\(\s*{WORD}|{WORD} (?:not )?in os\.environ"
+)
 CONSTANT = re.compile(r"""["'](SGLCORE_[A-Z0-9_]*[A-Z0-9])\b""")
 
 

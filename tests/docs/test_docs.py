@@ -14,6 +14,7 @@ import pytest
 from sglcore import hookspecs
 from sglcore.bench import options as bench
 from sglcore.cli.main import COMMANDS
+from sglcore.cli.replay import replay
 from sglcore.contracts.families import FAMILIES
 from sglcore.server_config import ServerConfig
 
@@ -42,6 +43,10 @@ BENCH = {  # flags of `sglcore bench`, beside the engine's
         for name in kind.__struct_fields__
     ),
 }
+
+
+# flags of `sglcore replay`
+REPLAY = {"--json", *("--" + name.replace("_", "-") for name in inspect.signature(replay).parameters)}
 
 
 def page_name(page: Path) -> str:
@@ -192,13 +197,14 @@ def test_commands_and_flags_that_are_shown_exist(page, words):
         "simulate": simulate,
         "doctor": doctor,
         "bench": BENCH,
+        "replay": REPLAY,
     }.get(words[0], {"--config", "--help", "-p"})
     assert {w.split("=")[0] for w in words if w.startswith("-")} <= flags | own
 
 
 def test_flags_named_in_prose_exist():
     flags = {"--" + name.replace("_", "-") for name in ServerConfig.__struct_fields__} | {
-        *BENCH,
+        *(*BENCH, *REPLAY),
         "--config",
         "--help",
         "--no-build-isolation",

@@ -73,7 +73,8 @@ class InventsWeights(Sound):
 
     def _completed(self, given: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
         yield from given.items()
-        yield from ((name, torch.zeros(slot.shape)) for name, slot in self.slots().items() if name not in given)
+        needed = {name: slot for name, slot in self.slots().items() if not slot.optional}
+        yield from ((name, torch.zeros(slot.shape)) for name, slot in needed.items() if name not in given)
 
 
 class LosesAWeight(Sound):

@@ -75,12 +75,13 @@ if TYPE_CHECKING:
         Waiting,
     )
     from sglcore.contracts.quant import LinearPart, QuantContext, QuantMethod, QuantSpec, QuantTensor
-    from sglcore.contracts.routes import ModelInfo, Problem, RouteContext, RouteEntry, RouteSpec
+    from sglcore.contracts.routes import ModelInfo, Problem, RouteContext, RouteDoc, RouteEntry, RouteSpec
     from sglcore.contracts.services import (
         ChatService,
         Detokenizer,
         EngineClient,
         HttpService,
+        Media,
         StopFinder,
         TextService,
         Turn,
@@ -125,8 +126,8 @@ _NAMES = {
     "platforms": "DeviceMemory MeasuredPlatform Platform PlatformSpec",
     "policies": "CachedRun EvictionOrder EvictionSpec Policy PolicySpec Waiting",
     "quant": "LinearPart QuantContext QuantMethod QuantSpec QuantTensor",
-    "routes": "ModelInfo Problem RouteContext RouteEntry RouteSpec",
-    "services": "ChatService Detokenizer EngineClient HttpService StopFinder TextService Turn TurnEnd",
+    "routes": "ModelInfo Problem RouteContext RouteDoc RouteEntry RouteSpec",
+    "services": "ChatService Detokenizer EngineClient HttpService Media StopFinder TextService Turn TurnEnd",
     "spec": "Spec",
     "speculators": "DeviceProposer DraftContext DraftInputs HostDrafts HostProposer SpeculatorSpec",
     "weights": "Checkpoint TextAssets WeightFormat WeightFormatSpec WeightSource WeightSourceSpec",
