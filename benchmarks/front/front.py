@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime
+import gc
 import json
 import os
 import platform
@@ -41,6 +42,7 @@ from sglcore.text.service import Text
 
 APP = Path(__file__).resolve().parent / "app.py"
 RATE = 100  # tokens a second and stream
+SPREAD = 20  # steps over which streams begin
 PATIENCE = 60.0
 TICK = 0.01  # seconds: what the system counts CPU time in
 PACKAGES = ("uvicorn", "uvloop", "httptools", "starlette", "msgspec", "pyzmq")
@@ -129,7 +131,7 @@ async def paced(port: int, process: psutil.Process, engine: StandIn, count: int,
     tokens = int(seconds * RATE)
     streams = await open_streams(port, engine, count, tokens)
     before, began = cpu(process), time.monotonic()
-    await engine.run(RATE)
+    await engine.run(RATE, spread=SPREAD)
     await asyncio.wait_for(asyncio.gather(*(stream.done for stream in streams)), PATIENCE)
     spent, took = max(cpu(process) - before, TICK), time.monotonic() - began
     found = figures(streams, engine, tokens)
@@ -222,6 +224,7 @@ def main() -> None:
     asked = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, set(range(1, os.cpu_count() or 1)) or {0})
+    gc.disable()  # a pause of this process would look like one of the server
     found = uvloop.run(measure(asked.streams, asked.seconds, asked.rounds))
     found["machine"] = {
         "date": datetime.date.today().isoformat(),

@@ -59,18 +59,23 @@ class StandIn:
             elif isinstance(message, Call):
                 self._socket.send_multipart((self._client, self._encoder.encode(Reply(message.call, {}))))
 
-    async def run(self, rate: float, ready: asyncio.Event | None = None) -> None:
-        """Step until every row has its tokens. With `ready` the next step waits for it and clears it."""
-        began = time.monotonic()
-        step = 0
+    async def run(self, rate: float, ready: asyncio.Event | None = None, spread: int = 1) -> None:
+        """Step until every row has its tokens. With `ready` the next step waits for it and clears it.
+
+        spread: the rows begin over so many steps, as requests do not all come at the same moment.
+        """
+        began, step = time.monotonic(), 0
+        late = {row.rid: i * spread // len(self.rows) for i, row in enumerate(self.rows.values())}
         while live := [row for row in self.rows.values() if row.done < row.limit]:
             if ready is not None:
                 await ready.wait()
                 ready.clear()
-            elif (wait := began + step / rate - time.monotonic()) > 0:
-                await asyncio.sleep(wait)
+            else:
+                wait = began + step / rate - time.monotonic()
+                began -= min(wait, 0.0)  # where this process was late itself, it does not hurry: engines do not
+                await asyncio.sleep(max(wait, 0.0))
+            self._step([row for row in live if step >= late[row.rid]])
             step += 1
-            self._step(live)
 
     def _step(self, live: list[Row]) -> None:
         outputs = []
