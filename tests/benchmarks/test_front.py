@@ -33,7 +33,9 @@ def test_twenty_streams_lose_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_bars_of_the_front(tmp_path: Path) -> None:
-    """Two cores of its own are assumed: what else runs on them shows as latency."""
+    """Two cores of its own are assumed: what else runs on them shows as latency. Looser than the bars in figures.md in
+    two places, since what runs beside it spoils those first: 2 % may be coalesced where none should, and the ratio to
+    the bare app is per second of CPU."""
     found = figures(tmp_path, 120, 256, seconds=4.0, rounds=3)
     few, many = found["paced"]
     assert few["tokens_lost"] == few["streams_wrong"] == many["tokens_lost"] == many["streams_wrong"] == 0

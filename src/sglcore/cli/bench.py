@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-
 import typer
 
-# Command -> (module with `register(group, argv)`, line of help).
-COMMANDS: dict[str, tuple[str, str]] = {
+from sglcore.cli.group import Commands, add_group
+
+COMMANDS: Commands = {
     "serving": ("sglcore.cli.bench_serving", "Put load on a server and measure latency and throughput."),
     "offline": ("sglcore.cli.bench_offline", "Measure the throughput of an engine in this process."),
     "one-batch": ("sglcore.cli.bench_one_batch", "Measure prefill and decoding of one static batch."),
@@ -18,21 +17,4 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 def register(app: typer.Typer, argv: list[str]) -> None:
     """Add the group to `app`."""
-    group = typer.Typer(add_completion=False, rich_markup_mode=None, help="Measure servers, engines and steps.")
-    group.callback(invoke_without_command=True)(_bare)
-    wanted = argv[0] if argv else ""
-    for name, (module, text) in COMMANDS.items():
-        if name == wanted:
-            importlib.import_module(module).register(group, argv[1:])
-        else:
-            group.command(name, help=text)(_placeholder)
-    app.add_typer(group, name="bench")
-
-
-def _bare(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
-def _placeholder() -> None:
-    """Stands in the list of commands for one that is not being run."""
+    add_group(app, argv, "bench", "Measure servers, engines and steps.", COMMANDS)

@@ -43,12 +43,12 @@ def fused_moe(
     if isinstance(chosen.up, Direct) and isinstance(chosen.down, Direct):
         inner = direct_up(x, gate_up, experts, chosen.up, pdl=pdl)
         return direct_down(inner, down, weights, experts, chosen.down, pdl=pdl)
+    assert isinstance(chosen.up, Grouped | Wide)
+    sorted_pairs = align(experts, count, chosen.up.block_m, pdl=pdl)
     if isinstance(chosen.up, Wide) and isinstance(chosen.down, Wide):
-        sorted_pairs = align(experts, count, chosen.up.block_m, pdl=pdl)
         inner = wide_up(x, gate_up, experts.shape[1], sorted_pairs, chosen.up, pdl=pdl)
         return sum_terms(wide_down(inner, down, weights, sorted_pairs, chosen.down, pdl=pdl), tokens, pdl=pdl)
     assert isinstance(chosen.up, Grouped) and isinstance(chosen.down, Grouped)
-    sorted_pairs = align(experts, count, chosen.up.block_m, pdl=pdl)
     inner = grouped(x, gate_up, weights, sorted_pairs, chosen.up, gated=True, pdl=pdl)
     terms = grouped(inner, down, weights, sorted_pairs, chosen.down, gated=False, pdl=pdl)
     return sum_terms(terms, tokens, pdl=pdl)
