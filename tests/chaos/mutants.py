@@ -83,7 +83,7 @@ MUTANTS = (
         "(table.length[rows] >= table.limit[rows])",
         "(table.length[rows] > table.limit[rows])",
     ),
-    Mutant("late epoch accepted", "engine/client.py", "if out.epoch == record.epoch]", "]"),
+    Mutant("late epoch accepted", "engine/client.py", " and out.epoch == stream.record.epoch:", ":"),
     Mutant(
         "delivered tokens forgotten", "engine/replay.py", "        self.tokens[out.branch].extend(out.token_ids)\n", ""
     ),
